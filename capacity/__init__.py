@@ -1,0 +1,43 @@
+"""What a large model costs to run, before you pay for it; then checked on the hardware.
+
+    >>> import capacity
+    >>> capacity.estimate(params=7e9)
+
+Public functions are loaded when first used, so importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from capacity.catalogue import load_cluster, load_device, load_model
+    from capacity.estimators import estimate
+    from capacity.importers import read_config
+
+_HOMES = {
+    "estimate": "capacity.estimators",
+    "load_cluster": "capacity.catalogue",
+    "load_device": "capacity.catalogue",
+    "load_model": "capacity.catalogue",
+    "read_config": "capacity.importers",
+}
+
+__all__ = ["__version__", "estimate", "load_cluster", "load_device", "load_model", "read_config"]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'capacity' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,234 @@
+"""A model and the tokens it is given become a table of ops: one forward pass, on one device, unsharded.
+
+The table is the only place parameters and FLOPs are counted from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from capacity.formulas import flops, recurrence
+from capacity.spec.model import Attention, Experts, FeedForward, Recurrent
+from capacity.spec.op import Op
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from capacity.spec.model import Block, Convolution, Linear, ModelSpec
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What one forward pass is fed.
+
+    sequences; queries: new tokens of each; past: tokens already in the cache.
+    logits: positions per sequence whose logits are computed (None: all queries).
+    encoder: tokens per sequence of an encoder, where the model has one (None: as many as queries);
+    encoded: the encoder has run already (decode), so only its keys are read.
+    images: pictures per sequence shown to a vision stack.
+    """
+
+    sequences: float = 1.0
+    queries: float = 1.0
+    past: float = 0.0
+    logits: float | None = None
+    encoder: float | None = None
+    encoded: bool = False
+    images: float = 0.0
+
+
+def lower(model: ModelSpec, tokens: Tokens, *, mtp: bool = False) -> tuple[Op, ...]:
+    """The ops of one forward pass; `mtp` includes multi-token-prediction blocks."""
+    return tuple(_lower(model, tokens, mtp))
+
+
+def _lower(model: ModelSpec, tokens: Tokens, mtp: bool) -> Iterator[Op]:
+    shapes = {stack: _shape(model, stack, tokens) for stack in ("decoder", "encoder", "vision", "mtp")}
+    for table in model.embeddings:
+        sequences, queries, _ = shapes[table.stack]
+        yield Op(
+            f"{table.stack}.{table.name}", "embedding", "embedding", 1.0,
+            m=sequences * queries * table.lookups, n=table.width, copies=1.0,
+            weight_elements=0.0 if table.tied else table.rows * table.width,
+            group="embedding", shard="column", stack=table.stack,
+        )
+    for conv in model.convs:
+        yield _convolution(conv, shapes[conv.stack][0])
+    if model.rotary:
+        _, queries, _ = shapes["decoder"]
+        for frequencies in model.rotary:
+            yield Op("decoder.rotary", "embedding", "gemm", 1.0, m=queries, n=frequencies, k=1.0)
+    for block in model.blocks:
+        if block.stack == "mtp" and not mtp:
+            continue
+        yield from _block(block, *shapes[block.stack], encoder=shapes["encoder"])
+    sequences, queries, _ = shapes["decoder"]
+    positions = queries if tokens.logits is None else tokens.logits
+    if model.vector_params:
+        yield Op(
+            "decoder.final_norm", "norm", "elementwise", 1.0, m=sequences * queries,
+            weight_elements=model.vector_params, elements=sequences * queries * model.hidden * 2.0,
+        )
+    for linear in model.head:
+        yield _gemm("decoder.head", "head", linear, 1.0, sequences * positions, "decoder")
+
+
+def _shape(model: ModelSpec, stack: str, tokens: Tokens) -> tuple[float, float, float]:
+    """Sequences, queries and keys of a stack."""
+    if stack == "vision":
+        positions = model.convs[0].positions if model.convs and model.convs[0].stack == "vision" else 0.0
+        return tokens.sequences * tokens.images, positions, positions
+    if stack == "encoder":
+        length = tokens.queries if tokens.encoder is None else tokens.encoder
+        return tokens.sequences, (0.0 if tokens.encoded else length), length
+    return tokens.sequences, tokens.queries, tokens.past + tokens.queries
+
+
+def _block(
+    block: Block, sequences: float, queries: float, keys: float, encoder: tuple[float, float, float]
+) -> Iterator[Op]:
+    tokens = sequences * queries
+    for sublayer in block.sublayers:
+        if isinstance(sublayer, Attention):
+            yield from _attention(block, sublayer, sequences, queries, keys, encoder)
+        elif isinstance(sublayer, Recurrent):
+            yield from _recurrent(block, sublayer, sequences, queries)
+        elif isinstance(sublayer, FeedForward):
+            yield from _linears(block, "ffn", sublayer.projections, tokens)
+            inner = sublayer.width * (3.0 if sublayer.gated else 2.0)
+            yield _vectors(block, "ffn", sublayer.vector_params, tokens, tokens * inner)
+        else:
+            yield from _experts(block, sublayer, tokens)
+    yield from _linears(block, "extra", block.extra, tokens)
+    # Two norms and two residual additions read and write the stream four times each way.
+    yield _vectors(block, "norm", block.vector_params, tokens, tokens * block.hidden * 8.0)
+
+
+def _linears(block: Block, part: str, linears: tuple[Linear, ...], m: float) -> Iterator[Op]:
+    for linear in linears:
+        yield _gemm(f"{block.stack}.{part}", part, linear, block.count, m, block.stack)
+
+
+def _gemm(prefix: str, part: str, linear: Linear, count: float, m: float, stack: str, copies: float = 1.0,
+          active: float = 1.0) -> Op:
+    weights = linear.in_features * linear.out_features
+    own = 0.0 if linear.tied else weights
+    return Op(
+        f"{prefix}.{linear.name}", part, "gemm", count,
+        m=m * active, n=linear.out_features, k=linear.in_features, copies=copies, active=active,
+        weight_elements=own + (linear.out_features if linear.bias else 0.0),
+        group=linear.group, shard=linear.shard, stack=stack,
+    )
+
+
+def _vectors(block: Block, part: str, weights: float, m: float, elements: float) -> Op:
+    return Op(
+        f"{block.stack}.{part}.elementwise", part, "elementwise", block.count,
+        m=m, weight_elements=weights, elements=elements, stack=block.stack,
+    )
+
+
+def _attention(
+    block: Block, layer: Attention, sequences: float, queries: float, keys: float,
+    encoder: tuple[float, float, float],
+) -> Iterator[Op]:
+    tokens = sequences * queries
+    for linear in layer.projections:
+        # Cross-attention projects the encoder's tokens to keys and values, once.
+        from_encoder = layer.cross and linear.name in ("k_proj", "v_proj")
+        m = encoder[0] * encoder[1] if from_encoder else tokens
+        yield _gemm(f"{block.stack}.attention", "attention", linear, block.count, m, block.stack)
+    yield Op(
+        f"{block.stack}.attention.core", "attention", "attention", block.count,
+        m=tokens, sequences=sequences, queries=queries, keys=encoder[2] if layer.cross else keys,
+        heads=layer.heads, kv_heads=layer.kv_heads, key_size=layer.key_size, value_size=layer.value_size,
+        window=layer.window, selected=layer.selected, causal=layer.causal and not layer.cross, cross=layer.cross,
+        cache_elements=layer.cache_elements + layer.indexer_cache_elements, latent=layer.latent,
+        shard="heads", stack=block.stack,
+    )
+    if layer.indexer_heads:
+        yield Op(
+            f"{block.stack}.attention.indexer", "attention", "attention", block.count,
+            m=tokens, sequences=sequences, queries=queries, keys=keys, heads=layer.indexer_heads, kv_heads=1.0,
+            key_size=layer.indexer_size, value_size=0.0, causal=True, latent=True, stack=block.stack,
+        )
+    width = layer.heads * layer.key_size + layer.kv_heads * (layer.key_size + layer.value_size)
+    yield _vectors(block, "attention", layer.vector_params, tokens, tokens * width * 2.0)
+
+
+def _recurrent(block: Block, layer: Recurrent, sequences: float, queries: float) -> Iterator[Op]:
+    tokens = sequences * queries
+    yield from _linears(block, "recurrent", layer.projections, tokens)
+    if layer.conv_channels:
+        yield Op(
+            f"{block.stack}.recurrent.conv", "recurrent", "conv", block.count,
+            m=tokens, n=layer.conv_channels, k=layer.conv_kernel, sequences=sequences, queries=queries,
+            weight_elements=layer.conv_channels * (layer.conv_kernel + (1.0 if layer.conv_bias else 0.0)),
+            elements=tokens * layer.conv_channels * 2.0, shard="column", stack=block.stack,
+        )
+    yield Op(
+        f"{block.stack}.recurrent.scan", "recurrent", "scan", block.count,
+        m=tokens, sequences=sequences, queries=queries, heads=layer.heads, key_size=layer.key_size,
+        value_size=layer.value_size, groups=layer.groups, form=layer.kind, chunk=layer.chunk,
+        shard="heads", stack=block.stack,
+    )
+    yield _vectors(block, "recurrent", layer.vector_params, tokens, tokens * layer.heads * layer.value_size * 4.0)
+
+
+def _experts(block: Block, layer: Experts, tokens: float) -> Iterator[Op]:
+    yield from _linears(block, "router", layer.router, tokens)
+    for linear in layer.projections:
+        yield _gemm(f"{block.stack}.expert", "expert", linear, block.count, tokens, block.stack,
+                    copies=layer.experts, active=layer.active)
+    yield from _linears(block, "shared_expert", layer.shared, tokens)
+    inner = (layer.width * layer.active + layer.shared_width) * (3.0 if layer.gated else 2.0)
+    yield _vectors(block, "expert", layer.vector_params, tokens,
+                   tokens * (inner + layer.active * block.hidden * 4.0))
+
+
+def _convolution(conv: Convolution, inputs: float) -> Op:
+    return Op(
+        f"{conv.stack}.{conv.name}", "vision", "conv", 1.0,
+        m=inputs * conv.positions, n=conv.out_channels, k=conv.in_channels * conv.kernel,
+        weight_elements=conv.out_channels * (conv.in_channels * conv.kernel + (1.0 if conv.bias else 0.0)),
+        group="vision", stack=conv.stack,
+    )
+
+
+def counted_flop(op: Op) -> float:
+    """FLOPs of one application of an op as torch's FlopCounterMode counts them on the meta device.
+
+    Counts: GEMMs, attention as the full square of queries and keys, convolutions, the matrix products
+    of a recurrence's reference form. Ignores: element-wise work.
+    """
+    if op.kind == "gemm":
+        return flops.gemm_flop(op.m, op.n, op.k)
+    if op.kind == "attention":
+        return flops.attention_flop(op.sequences, op.queries, op.keys, op.heads, op.key_size, op.value_size)
+    if op.kind == "conv":
+        return flops.convolution_flop(op.m, op.n, op.k, 1.0)
+    if op.kind == "scan":
+        return recurrence.counted_scan_flop(
+            op.form, op.sequences, op.queries, op.heads, op.key_size, op.value_size, op.groups, op.chunk
+        )
+    return 0.0
+
+
+def parameter_count(ops: tuple[Op, ...]) -> float:
+    """Parameters of a model from its op table."""
+    return sum(op.count * op.copies * op.weight_elements for op in ops)
+
+
+def active_parameter_count(ops: tuple[Op, ...]) -> float:
+    """Parameters one token passes: routed experts counted `active` times, look-up tables not at all."""
+    return sum(
+        op.count * (op.active if op.copies > 1.0 else op.copies) * op.weight_elements
+        for op in ops
+        if op.kind != "embedding"
+    )
+
+
+def forward_flop(ops: tuple[Op, ...]) -> float:
+    """FLOPs of one forward pass in torch's counting."""
+    return sum(op.count * counted_flop(op) for op in ops)

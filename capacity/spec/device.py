@@ -1,0 +1,76 @@
+"""A device and a cluster, as their datasheets give them; every number knows its source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Link:
+    """A tier of the network: bandwidth per device and direction, and latency per message."""
+
+    name: str
+    bytes_per_s: float
+    latency_s: float
+
+
+@dataclass(frozen=True)
+class Device:
+    """One accelerator, processor or phone; what is unknown is None, never 0.
+
+    peak_dense_flop_per_s: by dtype (fp64 fp32 tf32 bf16 fp16 fp8 fp4 int8 int4), dense, multiply and add as two.
+    memory_bytes: what the vendor states, in bytes. link: to its neighbours inside a node.
+    usd_per_hour: a dated on-demand price for one device.
+    origin: "catalogue" or the user's folder it was read from.
+    """
+
+    id: str
+    name: str
+    vendor: str
+    kind: str
+    architecture: str
+    year: int
+    peak_dense_flop_per_s: dict[str, float]
+    memory_bytes: float
+    memory_bytes_per_s: float
+    link: Link | None = None
+    devices_per_node: int = 1
+    multiprocessors: float | None = None
+    clock_hz: float | None = None
+    l2_bytes: float | None = None
+    tdp_w: float | None = None
+    usd_per_hour: float | None = None
+    memory_type: str = ""
+    notes: str = ""
+    origin: str = "catalogue"
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Nodes of equal devices and the network between them.
+
+    inter: the link of one device to the network between nodes (its share of the node's adapters).
+    host_w: power of a node beside its devices (processors, memory, fans, adapters).
+    pue: power usage effectiveness; grid_g_per_kwh: carbon intensity of the electricity.
+    usd_per_device_hour: what is paid, when given; else the device's own price.
+    """
+
+    id: str
+    name: str
+    device: Device
+    devices_per_node: int
+    nodes: int
+    inter: Link | None = None
+    host_w: float = 0.0
+    pue: float = 1.2
+    grid_g_per_kwh: float = 400.0
+    usd_per_device_hour: float | None = None
+    storage_bytes_per_s: float | None = None
+    origin: str = "catalogue"
+    assumptions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def devices(self) -> int:
+        """Devices in all."""
+        return self.devices_per_node * self.nodes

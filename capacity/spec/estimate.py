@@ -1,0 +1,78 @@
+"""An answer: named quantities with intervals, what binds, what was assumed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A named number with its 90 % interval: low <= mid <= high, in the base unit `unit`.
+
+    note: what it counts, in a few words.
+    """
+
+    name: str
+    low: float
+    mid: float
+    high: float
+    unit: str
+    note: str = ""
+
+    @property
+    def exact(self) -> bool:
+        """Whether the interval has no width."""
+        return self.low == self.high
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """A value the answer rests on. tag: user > measured > catalogue > model > inferred > default."""
+
+    name: str
+    value: float | str
+    unit: str
+    tag: str
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One half of an answer, such as training or serving, on one cluster and layout.
+
+    verdict: one line (fits or not, by how much, what binds). fits: None where it does not apply.
+    quantities in display order; breakdowns: for "memory" (byte) and "time" (s), the parts by name.
+    binding: the resource that limits ("compute", "memory bandwidth", "network", "launch latency", "memory").
+    alternatives: the same case on other devices or layouts, a row each.
+    """
+
+    title: str
+    verdict: str
+    fits: bool | None
+    binding: str
+    setting: str
+    quantities: dict[str, Quantity]
+    breakdowns: dict[str, dict[str, float]]
+    alternatives: tuple[dict[str, Any], ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The answer to one question.
+
+    request: what was asked, as given. model: facts of the model by name. sections by mode ("train", "serve", ...).
+    sensitivities: for each quantity, the assumptions that make its interval, widest first, as the
+    fraction of its squared (log) width.
+    """
+
+    request: dict[str, Any]
+    model: dict[str, Any]
+    sections: dict[str, Section]
+    assumptions: tuple[Assumption, ...]
+    warnings: tuple[str, ...] = ()
+    sensitivities: dict[str, dict[str, float]] = field(default_factory=dict)
+    schema: int = SCHEMA_VERSION

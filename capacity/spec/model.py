@@ -1,0 +1,206 @@
+"""A model as its published code builds it: stacks of blocks, blocks of sublayers, sublayers of linear maps.
+
+An importer writes these records from a config file; `capacity.estimators.lowering` turns them into
+a table of ops. Parameters and FLOPs are counted from the ops alone, so a record that is right makes
+both exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+
+COLUMN, ROW, REPLICATED = "column", "row", "replicated"
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A matrix of weights applied to each token: `y[out] = W[out, in] x[in] (+ b[out])`.
+
+    shard: how tensor parallelism cuts it: "column" (its outputs), "row" (its inputs, then an
+    all-reduce) or "replicated".
+    group: which precision group of a quantised checkpoint it belongs to: "attention", "ffn",
+    "expert", "shared_expert", "router", "head", "vision".
+    tied: the weight is another part's (an embedding), so it is computed with but not counted again.
+    """
+
+    name: str
+    in_features: float
+    out_features: float
+    bias: bool = False
+    shard: str = REPLICATED
+    group: str = "attention"
+    tied: bool = False
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Softmax attention with its projections.
+
+    heads, kv_heads; key_size and value_size: width of one head of keys (and queries) and of values.
+    window: keys a query may see (`inf` for all); `chunked`: the window is a fixed block, not a sliding one.
+    selected: keys a query really attends to after a sparse indexer has chosen (`inf` for all).
+    cross: keys come from the encoder. causal: a query sees no later key.
+    cache_elements: numbers kept per token in the KV cache of one such layer (0 where another layer's
+    cache is shared); latent: the cache is one latent vector for all heads (MLA), so tensor
+    parallelism cannot cut it. indexer_cache_elements: what a sparse indexer keeps per token besides.
+    vector_params: norm weights, attention sinks, relative-position biases: everything not in a Linear.
+    rotary_size: width of a head that is rotated (0: no rotary embedding).
+    """
+
+    projections: tuple[Linear, ...]
+    heads: float
+    kv_heads: float
+    key_size: float
+    value_size: float
+    window: float = inf
+    chunked: bool = False
+    selected: float = inf
+    causal: bool = True
+    cross: bool = False
+    cache_elements: float = 0.0
+    latent: bool = False
+    indexer_cache_elements: float = 0.0
+    indexer_heads: float = 0.0
+    indexer_size: float = 0.0
+    vector_params: float = 0.0
+    rotary_size: float = 0.0
+    qk_norm: bool = False
+
+
+@dataclass(frozen=True)
+class Recurrent:
+    """Linear attention or a state-space layer: a state of fixed size per sequence instead of a KV cache.
+
+    kind: "mamba", "mamba2", "gated_delta", "kda", "lightning", "rwkv" ...
+    heads, key_size, value_size: the state of one sequence is heads x key_size x value_size numbers.
+    groups: heads share keys in this many groups (as KV heads do).
+    conv_channels, conv_kernel: the short causal convolution before it (0 channels: none).
+    chunk: tokens processed at once by the chunked form of the scan.
+    """
+
+    projections: tuple[Linear, ...]
+    kind: str
+    heads: float
+    key_size: float
+    value_size: float
+    groups: float = 1.0
+    conv_channels: float = 0.0
+    conv_kernel: float = 0.0
+    conv_bias: bool = False
+    chunk: float = 64.0
+    vector_params: float = 0.0
+
+
+@dataclass(frozen=True)
+class FeedForward:
+    """A dense feed-forward sublayer; `width` is its inner width, `gated` tells up and gate projections apart."""
+
+    projections: tuple[Linear, ...]
+    width: float
+    gated: bool = True
+    vector_params: float = 0.0
+
+
+@dataclass(frozen=True)
+class Experts:
+    """A mixture of experts: a router, `experts` copies of `projections` of which each token visits `active`.
+
+    shared: projections every token passes besides the routed ones.
+    router: the linear maps that choose (usually one; with a gate for the shared expert, two).
+    """
+
+    router: tuple[Linear, ...]
+    projections: tuple[Linear, ...]
+    experts: float
+    active: float
+    width: float
+    shared: tuple[Linear, ...] = ()
+    shared_width: float = 0.0
+    gated: bool = True
+    vector_params: float = 0.0
+
+
+Sublayer = Attention | Recurrent | FeedForward | Experts
+
+
+@dataclass(frozen=True)
+class Block:
+    """`count` equal layers of one stack: sublayers in order, and the vectors (norms) around them.
+
+    stack: "decoder", "encoder", "vision", "mtp" (multi-token prediction: loaded by few runtimes and
+    left out of the parameter count of the published architecture).
+    hidden: width of the residual stream. extra: further linear maps of the layer (adapters,
+    per-layer inputs, hyper-connections) applied to each token.
+    """
+
+    count: float
+    hidden: float
+    sublayers: tuple[Sublayer, ...]
+    stack: str = "decoder"
+    vector_params: float = 0.0
+    extra: tuple[Linear, ...] = ()
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """A table of `rows` x `width` looked up by token, position or type.
+
+    tied: another part's table is used, nothing is stored. lookups: rows read per token.
+    """
+
+    name: str
+    rows: float
+    width: float
+    tied: bool = False
+    lookups: float = 1.0
+    stack: str = "decoder"
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A whole model.
+
+    name; architecture: the class name its config gives; source: file, URL or paper it was read from.
+    hidden, vocab_size: of the main (decoder) stack; max_positions: the longest context it was built for.
+    blocks in order; embeddings; head: linear maps after the last block, with `head_stack` "decoder".
+    rotary: for each rotary table computed once per forward, its number of frequencies.
+    vector_params: final norms and other vectors outside blocks.
+    convs: patch or audio front ends.
+    weight_bits: effective bits per weight by precision group, from the checkpoint's quantisation config
+    ("" is the default group); empty: as the workload says.
+    inferred: names of facts that were guessed, each with what it was guessed from.
+    notes: what the record leaves out or a reader should know.
+    """
+
+    name: str
+    architecture: str
+    hidden: float
+    vocab_size: float
+    blocks: tuple[Block, ...]
+    embeddings: tuple[Embedding, ...]
+    head: tuple[Linear, ...]
+    source: str
+    rotary: tuple[float, ...] = ()
+    vector_params: float = 0.0
+    convs: tuple[Convolution, ...] = ()
+    max_positions: float = 0.0
+    weight_bits: dict[str, float] | None = None
+    inferred: dict[str, str] | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A front-end convolution: `out_channels` filters over `in_channels` x kernel inputs each.
+
+    positions: output positions per image or per audio clip.
+    """
+
+    name: str
+    in_channels: float
+    out_channels: float
+    kernel: float
+    positions: float
+    bias: bool = True
+    stack: str = "vision"

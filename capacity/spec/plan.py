@@ -1,0 +1,30 @@
+"""How the work is laid out over devices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A parallel layout: devices = dp * tp * pp (expert parallelism lives inside dp).
+
+    zero: sharding stage of the data-parallel group (0 none, 1 optimizer, 2 and gradients, 3 and weights).
+    interleave: virtual pipeline stages per device. micro_batch: sequences per forward pass.
+    recompute: "none", "selective" (attention core) or "full" (every block).
+    """
+
+    dp: float = 1.0
+    tp: float = 1.0
+    pp: float = 1.0
+    ep: float = 1.0
+    zero: int = 0
+    interleave: float = 1.0
+    micro_batch: float = 1.0
+    recompute: str = "none"
+    sequence_parallel: bool = True
+
+    @property
+    def devices(self) -> float:
+        """Devices the layout occupies."""
+        return self.dp * self.tp * self.pp

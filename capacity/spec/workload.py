@@ -1,0 +1,41 @@
+"""What the model is asked to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TRAINING_MODES = ("train", "finetune", "lora")
+MODES = (*TRAINING_MODES, "serve")
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Storage width of each kind of number, in bits per element (4.25 for int4 in groups of 128)."""
+
+    weight_bits: float = 16.0
+    activation_bits: float = 16.0
+    gradient_bits: float = 16.0
+    master_bits: float = 32.0
+    kv_bits: float = 16.0
+    compute: str = "bf16"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A training run (`mode` train, finetune, lora) or a serving load (`mode` serve).
+
+    tokens: training tokens in all; seq_len: tokens a sequence; global_batch: sequences a step.
+    prompt_len, output_len: tokens a request; concurrency: requests in flight per replica.
+    lora_rank: rank of the trained adapters (lora only).
+    """
+
+    mode: str = "train"
+    tokens: float = 0.0
+    seq_len: float = 4096.0
+    global_batch: float = 0.0
+    optimizer: str = "adamw"
+    precision: Precision = Precision()
+    lora_rank: float = 16.0
+    prompt_len: float = 1024.0
+    output_len: float = 256.0
+    concurrency: float = 16.0
