@@ -1,0 +1,41 @@
+"""Hugging Face configs: one adapter a model type, in one module a group of families.
+
+An adapter takes a `Config` and a name and returns a `ModelSpec` that builds the same parameters and
+matrix products as the transformers class does. Only the module that serves a config is imported.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from capacity.errors import InputError, UnsupportedArchitectureError
+from capacity.importers.huggingface.config import Config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from capacity.spec.model import ModelSpec
+
+# model_type -> module of this package whose ADAPTERS table serves it.
+MODULES: dict[str, str] = {}
+
+
+def from_config(data: dict[str, Any], *, source: str, name: str = "") -> ModelSpec:
+    """The model a config describes; an unknown `model_type` is refused, never guessed."""
+    config = Config(data, source)
+    kind = config.text("model_type", "")
+    if not kind:
+        raise InputError(f"{source}: model_type is missing; is this a Hugging Face config.json?")
+    module = MODULES.get(kind)
+    if module is None:
+        from difflib import get_close_matches
+
+        near = get_close_matches(kind, MODULES, n=3, cutoff=0.6)
+        hint = f"; the nearest known are {', '.join(near)}" if near else ""
+        raise UnsupportedArchitectureError(
+            f"{source}: model_type {kind[:60]!r} is not an architecture this version knows{hint}"
+        )
+    adapters: dict[str, Callable[[Config, str], ModelSpec]]
+    adapters = import_module(f"capacity.importers.huggingface.{module}").ADAPTERS
+    return adapters[kind](config, name or kind)
