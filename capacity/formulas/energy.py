@@ -1,0 +1,43 @@
+"""Power, energy, carbon."""
+
+from capacity import ops
+from capacity.formula import formula
+
+
+@formula(unit="W", symbol="P_dev")
+def device_power_w(
+    tdp_w: float, idle_share: float, busy_share: float, compute_utilisation: float, memory_utilisation: float
+) -> float:
+    """Mean power of a busy device.
+
+    1. Idle draw is idle_share of the power limit.
+    2. The rest rises with how busy the device is: the larger of its share of compute and of memory bandwidth,
+       up to busy_share of the limit when that is one.
+    Ignores: clock throttling, differences between chips (about 5 %).
+    """
+    activity = ops.minimum(ops.maximum(compute_utilisation, memory_utilisation), 1.0)
+    return tdp_w * (idle_share + (busy_share - idle_share) * activity**0.5)
+
+
+@formula(unit="W", symbol="P_site")
+def site_power_w(device_w: float, devices: float, host_w: float, nodes: float, pue: float) -> float:
+    """Power drawn from the grid: devices, their hosts, and cooling and conversion through PUE."""
+    return (device_w * devices + host_w * nodes) * pue
+
+
+@formula(unit="J", symbol="E")
+def energy_j(power_w: float, duration_s: float) -> float:
+    """Energy over a time."""
+    return power_w * duration_s
+
+
+@formula(unit="g", symbol="C_op", cite="patterson2021")
+def operational_carbon_g(energy_j: float, grid_g_per_j: float) -> float:
+    """Carbon of the electricity used."""
+    return energy_j * grid_g_per_j
+
+
+@formula(unit="g", symbol="C_emb", cite="gupta2022")
+def embodied_carbon_g(device_g: float, devices: float, duration_s: float, lifetime_s: float) -> float:
+    """The share of the carbon of making the devices that the run uses up."""
+    return device_g * devices * duration_s / lifetime_s

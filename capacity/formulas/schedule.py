@@ -1,0 +1,140 @@
+"""How priced parts become a step, a run, a request."""
+
+from capacity import ops
+from capacity.formula import formula
+
+
+@formula(unit="s", symbol="t_exp")
+def exposed_time_s(compute_s: float, communication_s: float, overlap: float, sharpness: float = 6.0) -> float:
+    """Communication that compute does not hide.
+
+    1. Only the fraction `overlap` of the communication can run beside compute.
+    2. Perfect overlap would leave max(0, hidden - compute); a smooth maximum (a p-norm) replaces the
+       sharp one, because near the balance neither hides the other wholly.
+    Valid for: compute above nought.
+    """
+    hidden = communication_s * overlap
+    together = (compute_s**sharpness + hidden**sharpness) ** (1.0 / sharpness)
+    return together - compute_s + communication_s - hidden
+
+
+@formula(unit="s", symbol="t_layer")
+def host_bound_time_s(device_s: float, host_s: float, sharpness: float = 4.0) -> float:
+    """Time of a stretch of kernels that one host thread launches while the device works.
+
+    1. The slower of device and launching host, as a smooth maximum: queues drain and fill.
+    """
+    return (device_s**sharpness + host_s**sharpness) ** (1.0 / sharpness)
+
+
+@formula(unit="1", symbol="m", cite="narayanan2021")
+def micro_batches(global_batch: float, data_parallel: float, micro_batch: float) -> float:
+    """Micro-batches each pipeline works through in one step."""
+    return ops.ceil(global_batch / (data_parallel * micro_batch))
+
+
+@formula(unit="s", symbol="t_pipe", cite="narayanan2021")
+def pipeline_time_s(
+    micro_batches: float, slowest_stage_s: float, mean_stage_s: float, stages: float, interleave: float = 1.0
+) -> float:
+    """One step of a 1F1B pipeline, before gradient reduction and optimizer.
+
+    1. The slowest stage works through all micro-batches.
+    2. Filling and draining costs stages - 1 further passes of a mean stage, divided by the number of
+       chunks a device interleaves.
+    """
+    return micro_batches * slowest_stage_s + (stages - 1.0) * mean_stage_s / interleave
+
+
+@formula(unit="1", symbol="\\beta", cite="huang2019, narayanan2021")
+def bubble_fraction(micro_batches: float, stages: float, interleave: float = 1.0) -> float:
+    """Share of the pipeline's time spent filling and draining."""
+    idle = (stages - 1.0) / interleave
+    return idle / (micro_batches + idle)
+
+
+@formula(unit="1", symbol="S")
+def optimizer_steps(tokens: float, global_batch: float, seq_len: float) -> float:
+    """Steps that see all tokens once."""
+    return ops.ceil(tokens / (global_batch * seq_len))
+
+
+@formula(unit="s", symbol="T_run")
+def run_time_s(steps: float, step_s: float, goodput: float) -> float:
+    """Wall time of a run: all steps, stretched by the time lost to failures, restarts and checkpoints."""
+    return steps * step_s / goodput
+
+
+@formula(unit="s", symbol="\\tau^*", cite="young1974, daly2006")
+def best_checkpoint_interval_s(checkpoint_s: float, failure_interval_s: float) -> float:
+    """The checkpoint interval that loses least time: sqrt(2 x time to save x mean time between failures)."""
+    return (2.0 * checkpoint_s * failure_interval_s) ** 0.5
+
+
+@formula(unit="s", symbol="MTBF")
+def failure_interval_s(device_failure_interval_s: float, devices: float) -> float:
+    """Mean time between failures of the whole job: any device stops it."""
+    return device_failure_interval_s / devices
+
+
+@formula(unit="1", symbol="\\eta_good", cite="young1974")
+def goodput(
+    checkpoint_s: float, checkpoint_interval_s: float, failure_interval_s: float, restart_s: float
+) -> float:
+    """Share of wall time that moves the run forward.
+
+    1. Saving costs checkpoint / interval.
+    2. Each failure loses half an interval and a restart.
+    Valid for: losses well below one.
+    """
+    saving = checkpoint_s / checkpoint_interval_s
+    losing = (checkpoint_interval_s / 2.0 + restart_s) / failure_interval_s
+    return 1.0 / (1.0 + saving + losing)
+
+
+@formula(unit="1", symbol="MFU", cite="chowdhery2022")
+def model_flop_utilisation(model_flop: float, step_s: float, devices: float, peak_flop_per_s: float) -> float:
+    """Model FLOPs (no recomputation, attention as the full square) over what the devices could do at dense peak."""
+    return model_flop / (step_s * devices * peak_flop_per_s)
+
+
+@formula(unit="1", symbol="D_run")
+def running_sequences(concurrency: float, capacity_tokens: float, tokens_per_sequence: float) -> float:
+    """Sequences decoded together: as many as asked for, as far as the KV cache holds them."""
+    return ops.minimum(concurrency, capacity_tokens / tokens_per_sequence)
+
+
+@formula(unit="s", symbol="TPOT")
+def time_per_output_token_s(
+    decode_step_s: float, prefill_s: float, output_len: float, running: float
+) -> float:
+    """Time between tokens of one request in a batch that keeps refilling.
+
+    1. Every token waits for one decode step of the whole batch.
+    2. While a request emits output_len tokens each of the other running - 1 requests is replaced once,
+       and its prefill stalls the batch.
+    """
+    return decode_step_s + (running - 1.0) * prefill_s / output_len
+
+
+@formula(unit="s", symbol="TTFT")
+def time_to_first_token_s(prefill_s: float, decode_step_s: float, utilisation: float, overhead_s: float) -> float:
+    """Time from arrival to the first token in a loaded server.
+
+    1. Half a step until the scheduler looks, then the own prefill.
+    2. Other prompts are ahead with the load `utilisation` that prefill puts on the device (M/D/1 waiting time).
+    """
+    waiting = prefill_s * 0.5 * utilisation / (1.0 - utilisation)
+    return overhead_s + 0.5 * decode_step_s + prefill_s + waiting
+
+
+@formula(unit="1/s", symbol="X")
+def requests_per_s(running: float, request_s: float) -> float:
+    """Finished requests a second (Little's law)."""
+    return running / request_s
+
+
+@formula(unit="s", symbol="t_req")
+def request_time_s(time_to_first_s: float, time_per_token_s: float, output_len: float) -> float:
+    """From arrival to the last token."""
+    return time_to_first_s + (output_len - 1.0) * time_per_token_s
