@@ -55,10 +55,10 @@ def _lower(model: ModelSpec, tokens: Tokens, mtp: bool) -> Iterator[Op]:
         )
     for conv in model.convs:
         yield _convolution(conv, shapes[conv.stack][0])
-    if model.rotary:
+    for frequencies in model.rotary:
+        # Positions times frequencies, then a cosine and a sine of each: element-wise in current code.
         _, queries, _ = shapes["decoder"]
-        for frequencies in model.rotary:
-            yield Op("decoder.rotary", "embedding", "gemm", 1.0, m=queries, n=frequencies, k=1.0)
+        yield Op("decoder.rotary", "embedding", "elementwise", 1.0, m=queries, elements=queries * frequencies * 4.0)
     for block in model.blocks:
         if block.stack == "mtp" and not mtp:
             continue
