@@ -185,3 +185,9 @@ def total(terms: dict[str, float]) -> float:
     for term in terms.values():
         result = result + term
     return cast("float", result)
+
+
+@formula(unit="same", symbol="\\times")
+def scaled(each: float, times: float) -> float:
+    """A quantity repeated, or shared out: `times` may be below one."""
+    return each * times

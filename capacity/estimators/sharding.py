@@ -1,0 +1,41 @@
+"""A plan cuts the op table: what one device does of each op."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from capacity import ops
+
+if TYPE_CHECKING:
+    from capacity.spec.op import Op
+
+
+def shard(op: Op, tp: float, ep: float = 1.0, *, sequence_parallel: bool = True) -> Op:
+    """One device's share of an op under tensor and expert parallelism.
+
+    Column-parallel maps keep n / tp outputs, row-parallel ones k / tp inputs, attention heads / tp (a KV head is
+    copied rather than cut), experts are dealt out over ep; a latent KV cache stays whole on every device.
+    """
+    if op.kind == "elementwise":
+        cut = 1.0 if op.part in ("norm", "extra") and not sequence_parallel else tp
+        return replace(op, elements=op.elements / cut)
+    changes: dict[str, float] = {}
+    if op.copies != 1.0:
+        changes["copies"] = op.copies / ep
+        changes["active"] = op.active / ep
+        changes["m"] = op.m
+    if op.shard == "column":
+        changes |= {"n": op.n / tp, "weight_elements": op.weight_elements / tp, "elements": op.elements / tp}
+    elif op.shard == "row":
+        changes |= {"k": op.k / tp, "weight_elements": op.weight_elements / tp}
+    elif op.shard == "heads":
+        kv_heads = ops.maximum(op.kv_heads / tp, 1.0)
+        cut = 1.0 if op.latent else op.kv_heads / kv_heads if op.kv_heads else 1.0
+        changes |= {
+            "heads": op.heads / tp,
+            "kv_heads": op.kv_heads if op.latent else kv_heads,
+            "cache_elements": op.cache_elements / cut,
+            "groups": ops.maximum(op.groups / tp, 1.0),
+        }
+    return replace(op, **changes) if changes else op
