@@ -1,1 +1,87 @@
-"""cli."""
+"""The command line: one module a command, imported only when its command is chosen.
+
+Results go to stdout, talk to stderr. Exit status: 0 answered (also when the answer is "does not
+fit"), 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from capacity.errors import CapacityError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+
+# The module `capacity.cli.NAME` gives `add_arguments(parser)` and `run(arguments)`.
+COMMANDS = {
+    "estimate": "what it costs to train and to serve one model",
+    "devices": "list, search and show the devices of the catalogue",
+    "models": "list, search and show the models of the catalogue",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit status; help and version leave by SystemExit(0)."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    try:
+        _dispatch(arguments)
+    except CapacityError as error:
+        from capacity.cli.terminal import complain
+
+        complain(str(error))
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _dispatch(arguments: list[str]) -> None:
+    from capacity.cli.terminal import write
+
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        write(overview())
+    elif arguments[0] in ("-V", "--version"):
+        from capacity import __version__
+
+        write(f"capacity {__version__}\n")
+    else:
+        module = command(arguments[0])
+        parser = module.parser()
+        module.run(parser.parse(arguments[1:]))
+
+
+def command(name: str) -> ModuleType:
+    """The module of a command; raises UnknownNameError."""
+    if name not in COMMANDS:
+        from capacity.errors import UnknownNameError
+
+        kind = "option" if name.startswith("-") else "command"
+        raise UnknownNameError(kind, name, COMMANDS, f"known are {', '.join(COMMANDS)}; see `capacity --help`")
+    from importlib import import_module
+
+    return import_module(f"capacity.cli.{name}")
+
+
+def overview() -> str:
+    """The help of the bare command."""
+    lines = [
+        "usage: capacity COMMAND [options]",
+        "",
+        "What large models cost to run, before you pay for it.",
+        "",
+        "commands:",
+        *(f"  {name:<10} {summary}" for name, summary in COMMANDS.items()),
+        "",
+        "options:",
+        "  --help     show this help; `capacity COMMAND --help` shows a command's",
+        "  --version  show the version",
+        "",
+        "examples:",
+        "  capacity estimate --params 7e9",
+        "  capacity estimate --model llama-3.1-70b --mode serve --device h100-sxm --devices 4",
+        "  capacity devices h100",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,263 @@
+"""One screen: verdict, memory, numbers with their intervals, other devices, what was assumed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from capacity.rendering import words
+from capacity.rendering.numbers import interval, show
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from capacity.rendering.style import Style
+    from capacity.spec.estimate import Assumption, Estimate, Quantity, Section
+
+MARGIN = "  "
+GUTTER = "   "
+_LEADING_ASSUMPTIONS = 8
+_LEADING_ALTERNATIVES = 4
+
+
+def screen(estimate: Estimate, style: Style, *, everything: bool = False) -> str:
+    """The whole answer; `everything` adds every assumption with its source, and what makes each interval."""
+    lines = [*_model(estimate.model, style), ""]
+    for section in estimate.sections.values():
+        lines += [*_section(section, style, everything=everything), ""]
+    lines += _warnings(estimate.warnings, style)
+    lines += _sources(estimate, style) if everything else _assumptions(estimate, style)
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _model(facts: dict[str, Any], style: Style) -> list[str]:
+    title, rest = words.model_line(facts)
+    first = style.paint(style.text(title), "bold")
+    return [first, *_wrapped([style.text(part) for part in rest], style, MARGIN, paint=("dim",))]
+
+
+def _section(section: Section, style: Style, *, everything: bool) -> list[str]:
+    title = style.text(section.title.upper())
+    parts = [style.text(part) for part in section.setting.split(" · ")]
+    indent = " " * (len(title) + 2)
+    setting = _wrapped(parts, style, indent)
+    setting[0] = style.paint(title, "bold", "cyan") + setting[0][len(title) :]
+    lines = [*setting, *_verdict(section, style)]
+    lines += _memory(section, style)
+    if everything and section.breakdowns.get("time"):
+        lines += _bar("Time", section.breakdowns["time"], "s", None, style)
+    lines += _grid(list(section.quantities.values()), style, notes=everything)
+    lines += _warnings(section.warnings, style)
+    lines += _alternatives(section.alternatives, style, len(section.alternatives) if everything else _LEADING_ALTERNATIVES)
+    return lines
+
+
+def _verdict(section: Section, style: Style) -> list[str]:
+    mark, colour = {True: ("✔", "green"), False: ("✘", "red"), None: ("·", "cyan")}[section.fits]
+    mark = style.drawn(mark)
+    lines = wrap(style.text(section.verdict), style.width - len(mark) - 1)
+    indent = " " * (len(mark) + 1)
+    return [
+        (style.paint(mark, "bold", colour) + " " if number == 0 else indent) + style.paint(line, "bold")
+        for number, line in enumerate(lines)
+    ]
+
+
+def _memory(section: Section, style: Style) -> list[str]:
+    parts = section.breakdowns.get("memory")
+    if not parts:
+        return []
+    capacity = section.quantities.get(words.CAPACITY)
+    return _bar("Memory", parts, "byte", capacity.mid if capacity else None, style)
+
+
+def _bar(label: str, parts: dict[str, float], unit: str, full: float | None, style: Style) -> list[str]:
+    """A bar of parts against what there is: beyond the mark is what does not fit; then the legend."""
+    parts = {name: size for name, size in parts.items() if size > 0.0}
+    total = sum(parts.values())
+    end = max(total, full or 0.0)
+    said = f"{show(total, unit)} of {show(full, unit)}" if full else show(total, unit)
+    head = f"{MARGIN}{label:<8}"
+    room = max(style.width - len(head) - len(said) - 3, 10)
+    cells = _cells([*parts.values(), max(end - total, 0.0)], room)
+    drawn = [style.part(number, length) for number, length in enumerate(cells[:-1])]
+    bar = "".join(drawn) + style.paint(style.drawn("·") * cells[-1], "dim")
+    if full and total > full and not style.colour:
+        mark = round(room * full / end)
+        bar = bar[:mark] + style.drawn("┃") + bar[mark + 1 :]
+    legend = [
+        (f"{style.part(number, 1)} ", f"{style.text(words.label(name).lower())} {show(size, unit)}")
+        for number, (name, size) in enumerate(parts.items())
+    ]
+    return [f"{head}{bar}  {said}", *_flowed(legend, style, " " * len(head))]
+
+
+def _cells(sizes: Sequence[float], room: int) -> list[int]:
+    """Whole cells for each size that sum to `room`: the cumulated sizes, rounded; what is there is seen."""
+    total = sum(sizes) or 1.0
+    edges, done = [0], 0.0
+    for size in sizes:
+        done += size
+        least = edges[-1] + (1 if size > 0.0 else 0)
+        edges.append(min(max(round(room * done / total), least), room))
+    return [after - before for before, after in zip(edges, edges[1:], strict=False)]
+
+
+def _flowed(items: Iterable[tuple[str, str]], style: Style, indent: str) -> list[str]:
+    """Coloured swatches with words, as many to a line as fit."""
+    lines, used = [indent], len(indent)
+    for swatch, said in items:
+        length = 2 + len(said)
+        if used + length > style.width and used > len(indent):
+            lines.append(indent)
+            used = len(indent)
+        lines[-1] += swatch + said + GUTTER
+        used += length + len(GUTTER)
+    return lines
+
+
+def _grid(quantities: list[Quantity], style: Style, *, notes: bool) -> list[str]:
+    """Numbers in two columns, read down; with notes in one."""
+    shown = [quantity for quantity in quantities if quantity.name.rpartition(".")[2] not in words.HIDDEN]
+    rows = [(style.text(words.label(quantity.name)), *interval(quantity), style.text(quantity.note)) for quantity in shown]
+    columns = 1 if notes or style.width < 76 else 2
+    height = -(-len(rows) // columns)
+    blocks = [rows[start : start + height] for start in range(0, len(rows), height)] if rows else []
+    room = (style.width - len(MARGIN) - len(GUTTER) * (columns - 1)) // columns
+    drawn = [_block(block, room, style) for block in blocks]
+    lines = []
+    for number in range(height):
+        cells = [block[number] for block in drawn if number < len(block)]
+        lines.append(MARGIN + GUTTER.join(text + " " * (room - length) for text, length in cells))
+    return lines
+
+
+def _block(rows: list[tuple[str, str, str, str, str]], room: int, style: Style) -> list[tuple[str, int]]:
+    """Rows of one column of the grid, with their printed lengths: labels left, numbers right, units left."""
+    widths = [max((len(row[cell]) for row in rows), default=0) for cell in range(4)]
+    drawn = []
+    for label, middle, unit, spread, note in rows:
+        spread = style.drawn(spread)
+        plain = f"{label:<{widths[0]}}  {middle:>{widths[1]}} {unit:<{widths[2]}}"
+        left = room - len(plain) - 2
+        text = f"{label:<{widths[0]}}  " + style.paint(f"{middle:>{widths[1]}}", "bold") + f" {unit:<{widths[2]}}"
+        length = len(plain)
+        if spread and len(spread) <= left:
+            text += "  " + style.paint(f"{spread:<{min(widths[3], left)}}", "dim")
+            length += 2 + min(widths[3], left)
+        rest = room - len(plain) - widths[3] - 4
+        if note and rest >= min(len(note), 16):
+            text += " " * (len(plain) + 2 + widths[3] - length) + "  " + style.paint(clip(note, rest, style), "dim")
+            length = len(plain) + widths[3] + 4 + min(len(note), rest)
+        drawn.append((text, length))
+    return drawn
+
+
+def _alternatives(rows: Sequence[dict[str, Any]], style: Style, most: int) -> list[str]:
+    """The same case elsewhere: a small table, its columns named and united by their keys."""
+    if not rows:
+        return []
+    keys = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in words.HIDDEN]
+    header = [style.text(words.column(key)) for key in keys]
+    body = [[style.text(words.cell(key, row.get(key))) for key in keys] for row in rows[:most]]
+    widths = [max(len(line[number]) for line in [header, *body]) for number in range(len(keys))]
+    while sum(widths) + len(widths) * 2 > style.width and len(keys) > 2:
+        keys, widths = keys[:-1], widths[:-1]
+    lines = []
+    for number, line in enumerate([header, *body]):
+        cells = [
+            f"{text:<{width}}" if column == 0 else f"{text:>{width}}"
+            for column, (text, width) in enumerate(zip(line, widths, strict=False))
+        ]
+        text = MARGIN + "  ".join(cells)
+        lines.append(style.paint(text, "dim") if number == 0 else text)
+    return lines
+
+
+def _warnings(warnings: Sequence[str], style: Style) -> list[str]:
+    lines = []
+    for warning in warnings:
+        for number, line in enumerate(wrap(style.text(warning), style.width - 4)):
+            lines.append((style.paint("! ", "bold", "yellow") if number == 0 else "  ") + line)
+    return lines
+
+
+def _assumptions(estimate: Estimate, style: Style) -> list[str]:
+    """The few assumptions that matter most, and where the rest and the derivations are."""
+    chosen = words.leading(estimate, _LEADING_ASSUMPTIONS)
+    items = [("", f"{_assumed(one, style)} [{style.text(one.tag)}]") for one in chosen]
+    more = len(estimate.assumptions) - len(chosen)
+    hint = f"{more} more with -v" if more > 0 else "sources with -v"
+    lines = [style.paint("ASSUMED", "bold", "cyan"), *_flowed(items, style, MARGIN)] if items else []
+    name = next((f"{mode}.{name}" for mode, section in estimate.sections.items() for name in section.quantities), "")
+    hint += f" {style.drawn('·')} `--explain {name}` derives a number {style.drawn('·')} brackets are 90 % intervals"
+    return [*lines, style.paint(clip(MARGIN + hint, style.width, style), "dim")]
+
+
+def _assumed(one: Assumption, style: Style) -> str:
+    return f"{style.text(words.label(one.name).lower())} {style.text(words.value(one.value, one.unit))}"
+
+
+def _sources(estimate: Estimate, style: Style) -> list[str]:
+    """Every assumption with its tag and source, then what makes each interval."""
+    lines = [style.paint("ASSUMED", "bold", "cyan")]
+    rows = [
+        (style.text(one.name), style.text(words.value(one.value, one.unit)), f"[{style.text(one.tag)}]", style.text(one.source))
+        for one in estimate.assumptions
+    ]
+    widths = [min(max((len(row[cell]) for row in rows), default=0), 30) for cell in range(3)]
+    for name, value, tag, source in rows:
+        text = f"{MARGIN}{name:<{widths[0]}}  {value:<{widths[1]}}  {tag:<{widths[2]}}  "
+        room = style.width - len(text)
+        lines.append(text + style.paint(clip(source, room, style), "dim") if room > 12 else text)
+    if estimate.sensitivities:
+        lines += ["", style.paint("WHAT MAKES THE INTERVALS", "bold", "cyan")]
+        for name, shares in estimate.sensitivities.items():
+            said = ", ".join(f"{style.text(words.label(cause).lower())} {share:.0%}" for cause, share in shares.items())
+            head = f"{MARGIN}{style.text(name):<24}  "
+            body = wrap(said, style.width - len(head))
+            lines += [(head if number == 0 else " " * len(head)) + line for number, line in enumerate(body)]
+    return lines
+
+
+def _wrapped(parts: Sequence[str], style: Style, indent: str, paint: tuple[str, ...] = ()) -> list[str]:
+    """Short phrases joined by middle dots, broken only between phrases."""
+    dot = f" {style.drawn('·')} "
+    lines, current = [], ""
+    for part in parts:
+        joined = current + dot + part if current else part
+        if current and len(indent) + len(joined) > style.width:
+            lines.append(current)
+            joined = part
+        current = joined
+    lines.append(current)
+    return [indent + style.paint(clip(line, style.width - len(indent), style), *paint) if paint
+            else indent + clip(line, style.width - len(indent), style) for line in lines]
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Lines of whole words; a word longer than a line is cut."""
+    lines, current = [], ""
+    for word in text.split():
+        while len(word) > width:
+            room = width - len(current) - 1 if current else width
+            if room < 8:
+                lines.append(current)
+                current, room = "", width
+            current = f"{current} {word[:room]}" if current else word[:room]
+            word = word[room:]
+            lines.append(current)
+            current = ""
+        if current and len(current) + 1 + len(word) > width:
+            lines.append(current)
+            current = word
+        else:
+            current = f"{current} {word}" if current else word
+    return [*lines, current] if current or not lines else lines
+
+
+def clip(text: str, width: int, style: Style) -> str:
+    """The text, cut to a width with an ellipsis."""
+    if len(text) <= width:
+        return text
+    end = style.drawn("…")
+    return text[: max(width - len(end), 0)] + end
