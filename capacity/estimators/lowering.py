@@ -26,7 +26,8 @@ class Tokens:
     logits: positions per sequence whose logits are computed (None: all queries).
     encoder: tokens per sequence of an encoder, where the model has one (None: as many as queries);
     encoded: the encoder has run already (decode), so only its keys are read.
-    images: pictures per sequence shown to a vision stack.
+    images: pictures per sequence shown to a vision stack; patches: of each (None: as many as the model's
+    config says).
     """
 
     sequences: float = 1.0
@@ -36,6 +37,7 @@ class Tokens:
     encoder: float | None = None
     encoded: bool = False
     images: float = 0.0
+    patches: float | None = None
 
 
 def lower(model: ModelSpec, tokens: Tokens, *, mtp: bool = False) -> tuple[Op, ...]:
@@ -54,7 +56,10 @@ def _lower(model: ModelSpec, tokens: Tokens, mtp: bool) -> Iterator[Op]:
             group="embedding", shard="column", stack=table.stack,
         )
     for conv in model.convs:
-        yield _convolution(conv, shapes[conv.stack][0])
+        sequences, queries, _ = shapes[conv.stack]
+        positions = conv.positions if conv.stack != "vision" or tokens.patches is None else tokens.patches
+        # An encoder that has run already is not fed again.
+        yield _convolution(conv, sequences * positions if queries else 0.0)
     for frequencies in model.rotary:
         # Positions times frequencies, then a cosine and a sine of each: element-wise in current code.
         _, queries, _ = shapes["decoder"]
@@ -77,17 +82,27 @@ def _lower(model: ModelSpec, tokens: Tokens, mtp: bool) -> Iterator[Op]:
 def _shape(model: ModelSpec, stack: str, tokens: Tokens) -> tuple[float, float, float]:
     """Sequences, queries and keys of a stack."""
     if stack == "vision":
-        positions = model.convs[0].positions if model.convs and model.convs[0].stack == "vision" else 0.0
+        positions = _front_end(model, stack, tokens.patches)
         return tokens.sequences * tokens.images, positions, positions
     if stack == "encoder":
-        length = tokens.queries if tokens.encoder is None else tokens.encoder
+        length = _front_end(model, stack, None) or (tokens.queries if tokens.encoder is None else tokens.encoder)
         return tokens.sequences, (0.0 if tokens.encoded else length), length
     return tokens.sequences, tokens.queries, tokens.past + tokens.queries
+
+
+def _front_end(model: ModelSpec, stack: str, patches: float | None) -> float:
+    """Positions a stack's last convolution hands on (0 where it has none)."""
+    positions = 0.0
+    for conv in model.convs:
+        if conv.stack == stack:
+            positions = conv.prefix + (conv.positions if patches is None else patches)
+    return positions
 
 
 def _block(
     block: Block, sequences: float, queries: float, keys: float, encoder: tuple[float, float, float]
 ) -> Iterator[Op]:
+    queries, keys = (1.0, 1.0) if block.pooled else (queries * block.rate, keys * block.rate)
     tokens = sequences * queries
     for sublayer in block.sublayers:
         if isinstance(sublayer, Attention):
@@ -139,6 +154,8 @@ def _attention(
         from_encoder = layer.cross and linear.name in ("k_proj", "v_proj")
         m = encoder[0] * encoder[1] if from_encoder else tokens
         yield _gemm(f"{block.stack}.attention", "attention", linear, block.count, m, block.stack)
+    if layer.split:
+        sequences, queries, keys = tokens / layer.split, layer.split, layer.split
     yield Op(
         f"{block.stack}.attention.core", "attention", "attention", block.count,
         m=tokens, sequences=sequences, queries=queries, keys=encoder[2] if layer.cross else keys,
@@ -187,10 +204,10 @@ def _experts(block: Block, layer: Experts, tokens: float) -> Iterator[Op]:
                    tokens * (inner + layer.active * block.hidden * 4.0))
 
 
-def _convolution(conv: Convolution, inputs: float) -> Op:
+def _convolution(conv: Convolution, outputs: float) -> Op:
     return Op(
         f"{conv.stack}.{conv.name}", "vision", "conv", 1.0,
-        m=inputs * conv.positions, n=conv.out_channels, k=conv.in_channels * conv.kernel,
+        m=outputs, n=conv.out_channels, k=conv.in_channels * conv.kernel,
         weight_elements=conv.out_channels * (conv.in_channels * conv.kernel + (1.0 if conv.bias else 0.0)),
         group="vision", stack=conv.stack,
     )

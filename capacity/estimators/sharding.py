@@ -22,9 +22,8 @@ def shard(op: Op, tp: float, ep: float = 1.0, *, sequence_parallel: bool = True)
         return replace(op, elements=op.elements / cut)
     changes: dict[str, float] = {}
     if op.copies != 1.0:
+        # Every rank receives as many rows as it sends when routing is even, so m stays.
         changes["copies"] = op.copies / ep
-        changes["active"] = op.active / ep
-        changes["m"] = op.m
     if op.shard == "column":
         changes |= {"n": op.n / tp, "weight_elements": op.weight_elements / tp, "elements": op.elements / tp}
     elif op.shard == "row":
