@@ -46,6 +46,8 @@ class Attention:
     parallelism cannot cut it. indexer_cache_elements: what a sparse indexer keeps per token besides.
     vector_params: norm weights, attention sinks, relative-position biases: everything not in a Linear.
     rotary_size: width of a head that is rotated (0: no rotary embedding).
+    split: the sequence is cut into pieces of this many positions that do not see each other, and the kernel
+    is called on the pieces (0: not cut; a `window` only masks).
     """
 
     projections: tuple[Linear, ...]
@@ -66,6 +68,7 @@ class Attention:
     vector_params: float = 0.0
     rotary_size: float = 0.0
     qk_norm: bool = False
+    split: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,8 @@ class Block:
     left out of the parameter count of the published architecture).
     hidden: width of the residual stream. extra: further linear maps of the layer (adapters,
     per-layer inputs, hyper-connections) applied to each token.
+    rate: positions it works on for each position of its stack (1/4 after a 2 x 2 patch merger);
+    pooled: it works on one position of each sequence or image instead (poolers, classifiers).
     """
 
     count: float
@@ -140,6 +145,8 @@ class Block:
     stack: str = "decoder"
     vector_params: float = 0.0
     extra: tuple[Linear, ...] = ()
+    rate: float = 1.0
+    pooled: bool = False
 
 
 @dataclass(frozen=True)
@@ -194,7 +201,8 @@ class ModelSpec:
 class Convolution:
     """A front-end convolution: `out_channels` filters over `in_channels` x kernel inputs each.
 
-    positions: output positions per image or per audio clip.
+    positions: output positions per image or per audio clip. A stack works on what its last convolution
+    gives, and on `prefix` learnt positions before that (class and register tokens).
     """
 
     name: str
@@ -204,3 +212,4 @@ class Convolution:
     positions: float
     bias: bool = True
     stack: str = "vision"
+    prefix: float = 0.0
