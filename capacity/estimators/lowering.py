@@ -67,7 +67,7 @@ def _lower(model: ModelSpec, tokens: Tokens, mtp: bool) -> Iterator[Op]:
     for block in model.blocks:
         if block.stack == "mtp" and not mtp:
             continue
-        yield from _block(block, *shapes[block.stack], encoder=shapes["encoder"])
+        yield from _block(block, *_positions(model, block, *shapes[block.stack]), encoder=shapes["encoder"])
     sequences, queries, _ = shapes["decoder"]
     positions = queries if tokens.logits is None else tokens.logits
     if model.vector_params:
@@ -91,18 +91,26 @@ def _shape(model: ModelSpec, stack: str, tokens: Tokens) -> tuple[float, float, 
 
 
 def _front_end(model: ModelSpec, stack: str, patches: float | None) -> float:
-    """Positions a stack's last convolution hands on (0 where it has none)."""
-    positions = 0.0
-    for conv in model.convs:
-        if conv.stack == stack:
-            positions = conv.prefix + (conv.positions if patches is None else patches)
-    return positions
+    """Positions a stack's last convolution hands on, the learnt prefix included (0 where it has none)."""
+    convs = [conv for conv in model.convs if conv.stack == stack]
+    if not convs:
+        return 0.0
+    return convs[-1].prefix + (convs[-1].positions if patches is None else patches)
+
+
+def _positions(
+    model: ModelSpec, block: Block, sequences: float, queries: float, keys: float
+) -> tuple[float, float, float]:
+    """Sequences, queries and keys of a block."""
+    if block.positions == "one":
+        return sequences, 1.0, 1.0
+    prefix = sum(conv.prefix for conv in model.convs if conv.stack == block.stack and block.positions == "patches")
+    return sequences, (queries - prefix) * block.rate, (keys - prefix) * block.rate
 
 
 def _block(
     block: Block, sequences: float, queries: float, keys: float, encoder: tuple[float, float, float]
 ) -> Iterator[Op]:
-    queries, keys = (1.0, 1.0) if block.pooled else (queries * block.rate, keys * block.rate)
     tokens = sequences * queries
     for sublayer in block.sublayers:
         if isinstance(sublayer, Attention):
@@ -165,10 +173,11 @@ def _attention(
         shard="heads", stack=block.stack,
     )
     if layer.indexer_heads:
+        # A score per head and key, then the heads' weighted sum: values of width one.
         yield Op(
             f"{block.stack}.attention.indexer", "attention", "attention", block.count,
             m=tokens, sequences=sequences, queries=queries, keys=keys, heads=layer.indexer_heads, kv_heads=1.0,
-            key_size=layer.indexer_size, value_size=0.0, causal=True, latent=True, stack=block.stack,
+            key_size=layer.indexer_size, value_size=1.0, causal=True, latent=True, stack=block.stack,
         )
     width = layer.heads * layer.key_size + layer.kv_heads * (layer.key_size + layer.value_size)
     yield _vectors(block, "attention", layer.vector_params, tokens, tokens * width * 2.0)

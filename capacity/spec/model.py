@@ -135,8 +135,9 @@ class Block:
     left out of the parameter count of the published architecture).
     hidden: width of the residual stream. extra: further linear maps of the layer (adapters,
     per-layer inputs, hyper-connections) applied to each token.
-    rate: positions it works on for each position of its stack (1/4 after a 2 x 2 patch merger);
-    pooled: it works on one position of each sequence or image instead (poolers, classifiers).
+    positions: which of its stack's it works on: "all"; "patches", without the learnt prefix; "one" of each
+    sequence or image (poolers, classifiers). rate: of those, the share left (1/4 after a 2 x 2 patch merger).
+    A block without sublayers is no layer: a merger, a pooler, a norm between stacks.
     """
 
     count: float
@@ -145,8 +146,8 @@ class Block:
     stack: str = "decoder"
     vector_params: float = 0.0
     extra: tuple[Linear, ...] = ()
+    positions: str = "all"
     rate: float = 1.0
-    pooled: bool = False
 
 
 @dataclass(frozen=True)
