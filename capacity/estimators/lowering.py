@@ -6,6 +6,7 @@ The table is the only place parameters and FLOPs are counted from.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING
 
 from capacity.formulas import flops, recurrence
@@ -168,16 +169,27 @@ def _attention(
         f"{block.stack}.attention.core", "attention", "attention", block.count,
         m=tokens, sequences=sequences, queries=queries, keys=encoder[2] if layer.cross else keys,
         heads=layer.heads, kv_heads=layer.kv_heads, key_size=layer.key_size, value_size=layer.value_size,
-        window=layer.window, selected=layer.selected, causal=layer.causal and not layer.cross, cross=layer.cross,
-        cache_elements=layer.cache_elements + layer.indexer_cache_elements, latent=layer.latent,
-        shard="heads", stack=block.stack,
+        window=layer.window, selected=inf if layer.compressed else layer.selected,
+        causal=layer.causal and not layer.cross, cross=layer.cross,
+        cache_elements=layer.cache_elements, latent=layer.latent, shard="heads", stack=block.stack,
     )
+    stride = layer.compressed or 1.0
+    if layer.compressed:
+        # The same queries also see the compressed keys; one softmax runs over both.
+        yield Op(
+            f"{block.stack}.attention.compressed", "attention", "attention", block.count,
+            m=tokens, sequences=sequences, queries=queries, keys=keys, stride=stride,
+            heads=layer.heads, kv_heads=layer.kv_heads, key_size=layer.key_size, value_size=layer.value_size,
+            selected=layer.selected, causal=layer.causal,
+            cache_elements=layer.cache_elements, latent=layer.latent, shard="heads", stack=block.stack,
+        )
     if layer.indexer_heads:
-        # A score per head and key, then the heads' weighted sum: values of width one.
+        # A score per head and key, then the heads' weighted sum.
         yield Op(
             f"{block.stack}.attention.indexer", "attention", "attention", block.count,
-            m=tokens, sequences=sequences, queries=queries, keys=keys, heads=layer.indexer_heads, kv_heads=1.0,
-            key_size=layer.indexer_size, value_size=1.0, causal=True, latent=True, stack=block.stack,
+            m=tokens, sequences=sequences, queries=queries, keys=keys, stride=stride, heads=layer.indexer_heads,
+            kv_heads=1.0, key_size=layer.indexer_size, value_size=layer.indexer_value_size, causal=True,
+            cache_elements=layer.indexer_cache_elements, latent=True, stack=block.stack,
         )
     width = layer.heads * layer.key_size + layer.kv_heads * (layer.key_size + layer.value_size)
     yield _vectors(block, "attention", layer.vector_params, tokens, tokens * width * 2.0)
@@ -193,12 +205,13 @@ def _recurrent(block: Block, layer: Recurrent, sequences: float, queries: float)
             weight_elements=layer.conv_channels * (layer.conv_kernel + (1.0 if layer.conv_bias else 0.0)),
             elements=tokens * layer.conv_channels * 2.0, shard="column", stack=block.stack,
         )
-    yield Op(
-        f"{block.stack}.recurrent.scan", "recurrent", "scan", block.count,
-        m=tokens, sequences=sequences, queries=queries, heads=layer.heads, key_size=layer.key_size,
-        value_size=layer.value_size, groups=layer.groups, form=layer.kind, chunk=layer.chunk,
-        shard="heads", stack=block.stack,
-    )
+    if layer.heads:
+        yield Op(
+            f"{block.stack}.recurrent.scan", "recurrent", "scan", block.count,
+            m=tokens, sequences=sequences, queries=queries, heads=layer.heads, key_size=layer.key_size,
+            value_size=layer.value_size, groups=layer.groups, form=layer.kind, chunk=layer.chunk,
+            shard="heads", stack=block.stack,
+        )
     yield _vectors(block, "recurrent", layer.vector_params, tokens, tokens * layer.heads * layer.value_size * 4.0)
 
 
@@ -231,7 +244,10 @@ def counted_flop(op: Op) -> float:
     if op.kind == "gemm":
         return flops.gemm_flop(op.m, op.n, op.k)
     if op.kind == "attention":
-        return flops.attention_flop(op.sequences, op.queries, op.keys, op.heads, op.key_size, op.value_size)
+        keys = op.keys if op.stride == 1.0 else flops.compressed_keys(op.keys, op.stride)
+        return flops.attention_flop(op.sequences, op.queries, keys, op.heads, op.key_size, op.value_size)
+    if op.kind == "conv" and op.part == "recurrent":
+        return recurrence.short_convolution_flop(op.sequences, op.queries, op.n, op.k)
     if op.kind == "conv":
         return flops.convolution_flop(op.m, op.n, op.k, 1.0)
     if op.kind == "scan":

@@ -36,6 +36,15 @@ def attention_flop(
     return sequences * heads * queries * keys * (key_size + value_size) * flop_per_mac
 
 
+@formula(unit="1", symbol="K_c")
+def compressed_keys(keys: float, stride: float) -> float:
+    """Keys stored when every `stride` tokens are folded into one; an unfinished fold stores none.
+
+    Valid for: whole numbers.
+    """
+    return ops.ceil((keys + 1.0) / stride) - 1.0
+
+
 @formula(unit="1", symbol="\\bar K")
 def mean_visible_keys(queries: float, keys: float, window: float, causal: float) -> float:
     """Keys a query sees on average.

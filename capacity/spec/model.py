@@ -45,7 +45,10 @@ class Attention:
     cache is shared); latent: the cache is one latent vector for all heads (MLA), so tensor
     parallelism cannot cut it. indexer_cache_elements: what a sparse indexer keeps per token besides.
     vector_params: norm weights, attention sinks, relative-position biases: everything not in a Linear.
+    indexer_value_size: 1 where the published code sums the indexer's heads by a product, 0 where element-wise.
     rotary_size: width of a head that is rotated (0: no rotary embedding).
+    compressed: besides the keys in the window, queries see one key made of every so many tokens (0: none);
+    `selected` and the indexer then choose among these.
     split: the sequence is cut into pieces of this many positions that do not see each other, and the kernel
     is called on the pieces (0: not cut; a `window` only masks).
     """
@@ -69,6 +72,8 @@ class Attention:
     rotary_size: float = 0.0
     qk_norm: bool = False
     split: float = 0.0
+    compressed: float = 0.0
+    indexer_value_size: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ class Op:
     weight_elements: parameters of one application, vectors and biases included.
     group: precision group of the weights; shard: how tensor parallelism cuts it.
     Attention: sequences, queries and keys per sequence, heads, kv_heads, key_size, value_size,
-    window, selected (keys a sparse indexer keeps), causal, cross. Scan: form (the recurrence), chunk.
+    window, selected (keys a sparse indexer keeps), causal, cross; stride: one key (of cache_elements numbers)
+    is stored for every `stride` of the `keys` tokens, and `selected` counts stored keys. Scan: form (the recurrence), chunk.
     elements: numbers read and written per application of an element-wise op.
     stack: which stack the op belongs to.
     """
@@ -44,6 +45,7 @@ class Op:
     value_size: float = 0.0
     window: float = inf
     selected: float = inf
+    stride: float = 1.0
     causal: bool = False
     cross: bool = False
     form: str = ""
