@@ -1,0 +1,210 @@
+"""A question, read and checked: what was asked becomes model, cluster, workload and assumptions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from capacity.errors import InputError
+from capacity.estimators.assumptions import Assumptions, number, one_of
+from capacity.spec.workload import MODES, TRAINING_MODES, Precision
+
+if TYPE_CHECKING:
+    from capacity.laws.profile import Profile
+    from capacity.spec.device import Cluster, Device
+    from capacity.spec.model import ModelSpec
+
+DEFAULT_DEVICE = "h100-sxm"
+# Effective bits of a stored weight and the format its products run in; scales of groups included.
+FORMATS: dict[str, tuple[float, str]] = {
+    "fp32": (32.0, "fp32"),
+    "tf32": (32.0, "tf32"),
+    "bf16": (16.0, "bf16"),
+    "fp16": (16.0, "fp16"),
+    "fp8": (8.0, "fp8"),
+    "int8": (8.0, "int8"),
+    "int4": (4.25, "int4"),
+    "nvfp4": (4.5, "fp4"),
+    "mxfp4": (4.25, "fp4"),
+}
+_SPELLINGS = {"fp4": "nvfp4", "float32": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16",
+              "w4a16": "int4", "w8a8": "int8", "q4": "int4", "q8": "int8", "4bit": "int4", "8bit": "int8"}
+KEYS = (
+    "params", "model", "config", "mode", "tokens", "seq_len", "batch", "device", "devices", "nodes", "cluster",
+    "precision", "kv_precision", "optimizer", "tp", "pp", "dp", "zero", "ep", "micro_batch", "interleave",
+    "recompute", "prompt_len", "output_len", "concurrency", "lora_rank", "price", "pue", "grid", "catalogue", "stack",
+)
+
+
+@dataclass
+class Case:
+    """A checked question. shapes: other models it may be, when the shape was inferred from a parameter count."""
+
+    request: dict[str, Any]
+    modes: tuple[str, ...]
+    model: ModelSpec
+    shapes: tuple[ModelSpec, ...]
+    cluster: Cluster
+    profile: Profile
+    assumptions: Assumptions
+    given: dict[str, Any] = field(default_factory=dict)
+    devices: float | None = None
+
+    def number(self, name: str, unit: str = "1", least: float = 0.0, most: float = 1e30, **rules: bool) -> float | None:
+        """A number of the request, checked."""
+        return number(_option(name), self.request.get(name), unit, least, most, **rules)
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def read_case(request: dict[str, Any]) -> Case:
+    """Check a request and load what it names; every problem is one line."""
+    for key in request:
+        if key not in KEYS:
+            from capacity.errors import UnknownNameError
+
+            raise UnknownNameError("option", key, KEYS)
+    request = {key: value for key, value in request.items() if value is not None}
+    folders = tuple(request.get("catalogue", ()))
+    assumptions = Assumptions()
+    mode = one_of("--mode", request.get("mode"), MODES)
+    model, shapes = _model(request, folders, assumptions)
+    modes: tuple[str, ...] = (mode,) if mode else ("train", "serve")
+    if any(name in request for name in ("prompt_len", "output_len", "concurrency")) and mode in TRAINING_MODES:
+        raise InputError(f"--prompt-len, --output-len and --concurrency describe serving, not --mode {mode}; drop one")
+    cluster, devices = _cluster(request, folders, assumptions)
+    from capacity.laws.profile import load_profile
+
+    return Case(request, modes, model, shapes, cluster, load_profile(cluster.device), assumptions, devices=devices)
+
+
+def _model(
+    request: dict[str, Any], folders: tuple[Any, ...], assumptions: Assumptions
+) -> tuple[ModelSpec, tuple[ModelSpec, ...]]:
+    named = [name for name in ("params", "model", "config") if name in request]
+    if len(named) != 1:
+        what = "none" if not named else " and ".join(_option(name) for name in named)
+        raise InputError(f"give one of --params, --model and --config; {what} given")
+    if "params" in request:
+        from capacity.importers.shape import infer_shape, plausible_shapes
+
+        params = number("--params", request["params"], "1", 1e6, 1e13)
+        assert params is not None  # noqa: S101 - the key is there
+        model = infer_shape(params)
+        assumptions.note("parameters", params, "1", "user")
+        for name, reason in (model.inferred or {}).items():
+            assumptions.note(f"model {name}", reason, "", "inferred", "shapes of published models of this size")
+        return model, tuple(plausible_shapes(params))
+    if "model" in request:
+        from capacity.catalogue import load_model
+
+        model = request["model"] if not isinstance(request["model"], str) else load_model(request["model"], folders)
+    else:
+        from capacity.importers import read_config
+
+        model = read_config(request["config"])
+    assumptions.note("model", model.name, "", "model", model.source)
+    for note in model.notes:
+        assumptions.note(f"model note {len(assumptions.all())}", note, "", "model", model.source)
+    return model, ()
+
+
+def _cluster(
+    request: dict[str, Any], folders: tuple[Any, ...], assumptions: Assumptions
+) -> tuple[Cluster, float | None]:
+    """The cluster, and the number of devices where the user gave one."""
+    from capacity.catalogue import default_cluster, load_cluster, load_device
+
+    devices = number("--devices", request.get("devices"), "1", 1.0, 1e6, whole=True)
+    nodes = number("--nodes", request.get("nodes"), "1", 1.0, 1e6, whole=True)
+    if "cluster" in request:
+        if "device" in request:
+            raise InputError("--cluster already names its device; leave --device out")
+        cluster = load_cluster(request["cluster"], nodes=int(nodes or 1), folders=folders)
+        assumptions.note("cluster", cluster.name, "", "user")
+    else:
+        name = request.get("device", DEFAULT_DEVICE)
+        device: Device = load_device(name, folders) if isinstance(name, str) else name
+        tag = "user" if "device" in request else "default"
+        assumptions.note("device", device.name, "", tag, "" if tag == "user" else "the most rented training GPU")
+        cluster = default_cluster(device, nodes=int(nodes or 1))
+    if devices is not None:
+        per_node = cluster.devices_per_node
+        if nodes is not None and devices != nodes * per_node:
+            raise InputError(
+                f"--devices {devices:g} and --nodes {nodes:g} contradict: a node has {per_node} devices; give one"
+            )
+        if devices < per_node:
+            cluster = replace(cluster, devices_per_node=int(devices), nodes=1)
+        else:
+            if devices % per_node:
+                raise InputError(
+                    f"--devices {devices:g} is not a whole number of nodes of {per_node} {cluster.device.name}; "
+                    f"use {devices // per_node * per_node:g} or {(devices // per_node + 1) * per_node:g}"
+                )
+            cluster = replace(cluster, nodes=int(devices // per_node))
+    elif nodes is not None:
+        devices = nodes * cluster.devices_per_node
+    return _priced(cluster, request, folders, assumptions), devices
+
+
+def _priced(
+    cluster: Cluster, request: dict[str, Any], folders: tuple[Any, ...], assumptions: Assumptions
+) -> Cluster:
+    for name, source in cluster.assumptions.items():
+        assumptions.note(name, source, "", "default", "cluster defaults by kind of device")
+    pue = assumptions.take(
+        "PUE", number("--pue", request.get("pue"), "1", 1.0, 5.0), float(cluster.pue), "1", "usual data centre"
+    )
+    price = number("--price", request.get("price"), "USD/h", 0.0, 1e5)
+    known = cluster.usd_per_device_hour if cluster.usd_per_device_hour is not None else cluster.device.usd_per_hour
+    if price is not None:
+        assumptions.note("price", price, "USD/h", "user")
+        known = price
+    elif known is not None:
+        assumptions.note("price", float(known), "USD/h", "catalogue", getattr(known, "source", "list price"))
+    else:
+        assumptions.note("price", "unknown: give --price to get money", "", "default")
+    grid = _grid(request, folders, assumptions)
+    return replace(cluster, pue=pue, usd_per_device_hour=known, grid_g_per_kwh=grid)
+
+
+def _grid(request: dict[str, Any], folders: tuple[Any, ...], assumptions: Assumptions) -> float:
+    from capacity.catalogue import load_grid
+
+    given = request.get("grid")
+    if isinstance(given, (int, float)) or (isinstance(given, str) and given[:1].isdigit()):
+        value = number("--grid", given, "g/kWh", 0.0, 3000.0)
+        return assumptions.take("grid carbon", value, 0.0, "g/kWh", "")
+    value = load_grid(given or "world", folders)
+    assumptions.note(
+        "grid carbon", float(value), "g/kWh", "user" if given else "default", getattr(value, "source", "")
+    )
+    return value
+
+
+def read_format(name: str, value: str | None, fallback: str) -> tuple[str, float, str]:
+    """A number format by its usual spellings: its name, effective bits a weight and compute format."""
+    word = fallback if value is None else str(value).lower()
+    word = _SPELLINGS.get(word, word)
+    one_of(name, word, tuple(FORMATS))
+    bits, compute = FORMATS[word]
+    return word, bits, compute
+
+
+def training_precision(case: Case) -> tuple[str, Precision]:
+    """Mixed precision as it is usually done: 16-bit weights and activations, fp32 gradients and master weights."""
+    word, _, compute = read_format("--precision", case.request.get("precision"), _default_format(case.cluster.device))
+    if word in ("int8", "int4", "nvfp4", "mxfp4") and case.request.get("mode") != "lora":
+        raise InputError(f"--precision {word} is for serving or for the frozen weights of lora; train in bf16, fp16 or fp8")
+    if word in ("fp32", "tf32"):
+        return word, Precision(32.0, 32.0, 32.0, 32.0, 16.0, compute)
+    bits = FORMATS[word][0] if case.request.get("mode") == "lora" else 16.0
+    return word, Precision(bits, 16.0, 32.0, 32.0, 16.0, compute)
+
+
+def _default_format(device: Device) -> str:
+    peaks = device.peak_dense_flop_per_s
+    return "bf16" if "bf16" in peaks else "fp16" if "fp16" in peaks else "fp32"

@@ -1,0 +1,89 @@
+"""Intervals: how far each uncertain input can move each quantity, and which input moves it most.
+
+An uncertain input has a 90 % range as factors on its mid value. Each is moved to its ends alone; the
+(log) moves of independent inputs add in squares. The same pass says what the interval is made of.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import exp, log
+from typing import TYPE_CHECKING, NamedTuple
+
+from capacity.spec.estimate import Quantity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+@dataclass(frozen=True)
+class Uncertain:
+    """A factor of mid value 1 with its 90 % range, and where the range comes from."""
+
+    name: str
+    low: float
+    high: float
+    source: str
+
+
+class Value(NamedTuple):
+    """A quantity before it has an interval."""
+
+    mid: float
+    unit: str
+    note: str = ""
+
+
+Account = "Callable[[Mapping[str, float]], dict[str, Value]]"
+
+
+def with_intervals(
+    account: Callable[[Mapping[str, float]], dict[str, Value]],
+    uncertain: tuple[Uncertain, ...],
+    variants: tuple[dict[str, Value], ...] = (),
+) -> tuple[dict[str, Quantity], dict[str, dict[str, float]]]:
+    """Quantities with intervals, and for each the share of its squared width by uncertain input.
+
+    account: quantities for given factors (missing ones are 1). variants: the same quantities for other
+    plausible models, when the model itself was inferred.
+    """
+    middle = account({})
+    moves: dict[str, dict[str, tuple[float, float]]] = {name: {} for name in middle}
+    for factor in uncertain:
+        low, high = account({factor.name: factor.low}), account({factor.name: factor.high})
+        for name, value in middle.items():
+            _note_move(moves[name], factor.name, value.mid, low[name].mid, high[name].mid)
+    if variants:
+        for name, value in middle.items():
+            others = [variant[name].mid for variant in variants if name in variant]
+            if others:
+                _note_move(moves[name], "model shape", value.mid, min(*others, value.mid), max(*others, value.mid))
+    quantities = {
+        name: _quantity(name, value, moves[name]) for name, value in middle.items()
+    }
+    sensitivities = {name: shares for name in middle if (shares := _shares(moves[name]))}
+    return quantities, sensitivities
+
+
+def _note_move(moves: dict[str, tuple[float, float]], name: str, mid: float, a: float, b: float) -> None:
+    if mid > 0.0 and a > 0.0 and b > 0.0 and (a != mid or b != mid):
+        down, up = log(min(a, b, mid) / mid), log(max(a, b, mid) / mid)
+        moves[name] = (down, up)
+
+
+def _quantity(name: str, value: Value, moves: dict[str, tuple[float, float]]) -> Quantity:
+    down = sum(low * low for low, _ in moves.values()) ** 0.5
+    up = sum(high * high for _, high in moves.values()) ** 0.5
+    mid = float(value.mid)
+    low, high = mid * exp(-down), mid * exp(up)
+    if value.unit == "fraction":
+        high = max(mid, min(high, 1.0))
+    return Quantity(name, low, mid, high, value.unit, value.note)
+
+
+def _shares(moves: dict[str, tuple[float, float]]) -> dict[str, float]:
+    squares = {name: (high - low) ** 2 for name, (low, high) in moves.items()}
+    whole = sum(squares.values())
+    if whole == 0.0:
+        return {}
+    return {name: part / whole for name, part in sorted(squares.items(), key=lambda item: -item[1])}

@@ -1,0 +1,207 @@
+"""A sensible parallel layout where the user gave none, and the checks every layout must pass."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from capacity.errors import InputError
+from capacity.estimators.training_memory import training_memory, weights_of
+from capacity.spec.model import Attention
+from capacity.spec.plan import Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from capacity.estimators.training_memory import Weights
+    from capacity.spec.device import Cluster
+    from capacity.spec.model import ModelSpec
+    from capacity.spec.op import Op
+    from capacity.spec.workload import Workload
+
+# A plan that fills memory to the last byte dies of fragmentation.
+USABLE_SHARE = 0.94
+
+
+def attention_heads(model: ModelSpec) -> tuple[float, ...]:
+    """Head counts of the attention layers that tensor parallelism has to divide."""
+    heads = {
+        layer.heads
+        for block in model.blocks
+        if block.stack in ("decoder", "encoder")
+        for layer in block.sublayers
+        if isinstance(layer, Attention)
+    }
+    return tuple(sorted(heads))
+
+
+def layer_count(model: ModelSpec) -> float:
+    """Layers that a pipeline can be cut between."""
+    return sum(block.count for block in model.blocks if block.stack in ("decoder", "encoder"))
+
+
+def expert_count(model: ModelSpec) -> float:
+    """Routed experts of the layer that has fewest, 0 for a dense model."""
+    counts = [
+        layer.experts for block in model.blocks if block.stack == "decoder" for layer in block.sublayers
+        if hasattr(layer, "experts")
+    ]
+    return min(counts, default=0.0)
+
+
+def divides_heads(model: ModelSpec, tp: float) -> bool:
+    """Whether tensor parallelism of this degree cuts whole heads."""
+    return all(heads % tp == 0.0 for heads in attention_heads(model))
+
+
+def check(model: ModelSpec, plan: Plan, devices: float) -> None:
+    """Refuse, in one line, a layout that cannot exist."""
+    if not divides_heads(model, plan.tp):
+        heads = "/".join(f"{heads:g}" for heads in attention_heads(model))
+        legal = [str(tp) for tp in (1, 2, 4, 8, 16) if divides_heads(model, float(tp))]
+        raise InputError(
+            f"tensor parallelism {plan.tp:g} does not divide the {heads} attention heads of {model.name}; "
+            f"use {', '.join(legal)}"
+        )
+    layers = layer_count(model)
+    if plan.pp > layers:
+        raise InputError(f"{plan.pp:g} pipeline stages are more than the {layers:g} layers of {model.name}; use fewer")
+    if plan.pp * plan.interleave > layers:
+        raise InputError(
+            f"{plan.pp:g} stages of {plan.interleave:g} chunks are more than the {layers:g} layers of {model.name}"
+        )
+    if plan.ep > 1.0:
+        experts = expert_count(model)
+        if experts == 0.0:
+            raise InputError(f"{model.name} has no experts to spread over ep={plan.ep:g}; leave --ep out")
+        if experts % plan.ep:
+            raise InputError(f"ep={plan.ep:g} does not divide the {experts:g} experts of {model.name}")
+        if plan.dp % plan.ep:
+            raise InputError(f"ep={plan.ep:g} must divide dp={plan.dp:g}: experts are dealt over data-parallel ranks")
+    if plan.devices != devices:
+        raise InputError(
+            f"dp {plan.dp:g} x tp {plan.tp:g} x pp {plan.pp:g} = {plan.devices:g} devices, but there are {devices:g}; "
+            "give two of them, or a product that matches"
+        )
+
+
+def fits(parts: dict[str, float], cluster: Cluster) -> bool:
+    """Whether memory parts fit a device with the usual head-room."""
+    return sum(parts.values()) <= USABLE_SHARE * cluster.device.memory_bytes
+
+
+def choose_training_plan(
+    model: ModelSpec, table: tuple[Op, ...], workload: Workload, cluster: Cluster, given: dict[str, float],
+    context_bytes: float, devices: float,
+) -> tuple[Plan, bool]:
+    """The first layout that fits, from the cheapest in communication to the thriftiest in memory.
+
+    given: what the user fixed (dp, tp, pp, ep, zero, micro_batch, recompute, interleave). Returns the plan and
+    whether it fits; where none does, the thriftiest.
+    """
+    weights = weights_of(table)
+    last: Plan | None = None
+    for plan in _candidates(model, workload, cluster, given, devices):
+        last = plan
+        memory = training_memory(
+            model, weights, workload, plan, _rounds(workload, plan), context_bytes
+        )
+        if fits(memory, cluster):
+            return _widen(model, weights, workload, cluster, plan, given, context_bytes), True
+    if last is None:
+        fixed = ", ".join(f"{name}={value:g}" for name, value in given.items() if isinstance(value, float))
+        raise InputError(
+            f"no layout of {devices:g} devices with {fixed or 'these settings'} is legal for {model.name}: "
+            "dp x tp x pp must equal the devices, and dp may not exceed the batch"
+        )
+    return last, False
+
+
+def _rounds(workload: Workload, plan: Plan) -> float:
+    return max(workload.global_batch / (plan.dp * plan.micro_batch), 1.0)
+
+
+def _candidates(
+    model: ModelSpec, workload: Workload, cluster: Cluster, given: dict[str, float], devices: float
+) -> Iterator[Plan]:
+    """Legal layouts in order of preference."""
+    node = float(cluster.devices_per_node)
+    layers = layer_count(model)
+    experts = expert_count(model)
+    tps = [given["tp"]] if "tp" in given else [tp for tp in _powers(node) if divides_heads(model, tp)]
+    pps = [given["pp"]] if "pp" in given else [pp for pp in _powers(64.0) if layers / pp >= 2.0 or pp == 1.0]
+    grids = sorted(
+        (
+            (tp, pp)
+            for tp in tps
+            for pp in pps
+            if devices % (tp * pp) == 0.0
+            and ("dp" not in given or given["dp"] * tp * pp == devices)
+            and devices / (tp * pp) * given.get("micro_batch", 1.0) <= max(workload.global_batch, 1.0)
+        ),
+        # Fewest ways of cutting first; a pipeline only once the node is used up.
+        key=lambda grid: (grid[0] * grid[1], grid[1]),
+    )
+    recomputes = [given["recompute"]] if "recompute" in given else ["none", "selective", "full"]
+    for recompute in recomputes:
+        for tp, pp in grids:
+            dp = devices / (tp * pp)
+            for zero in [given["zero"]] if "zero" in given else ([1, 3] if pp == 1.0 and dp > 1.0 else [1]):
+                for ep in _expert_degrees(experts, dp, given):
+                    yield Plan(
+                        dp=dp, tp=tp, pp=pp, ep=ep, zero=int(zero),
+                        interleave=given.get("interleave", 1.0),
+                        micro_batch=given.get("micro_batch", 1.0), recompute=str(recompute),
+                    )
+
+
+def _expert_degrees(experts: float, dp: float, given: dict[str, float]) -> list[float]:
+    if "ep" in given:
+        return [given["ep"]]
+    if not experts:
+        return [1.0]
+    return [ep for ep in (1.0, 8.0, 32.0, 64.0) if experts % ep == 0.0 and dp % ep == 0.0] or [1.0]
+
+
+def _powers(most: float) -> list[float]:
+    powers = [1.0]
+    while powers[-1] * 2.0 <= most:
+        powers.append(powers[-1] * 2.0)
+    return powers
+
+
+def _widen(
+    model: ModelSpec, weights: Weights, workload: Workload, cluster: Cluster, plan: Plan, given: dict[str, float],
+    context_bytes: float,
+) -> Plan:
+    """Larger micro-batches while they fit: fewer, larger kernels; up to 16,384 tokens."""
+    if "micro_batch" in given:
+        return plan
+    while True:
+        wider = replace(plan, micro_batch=plan.micro_batch * 2.0)
+        rounds = workload.global_batch / (wider.dp * wider.micro_batch)
+        too_few = rounds < (4.0 * plan.pp if plan.pp > 1.0 else 1.0) or not rounds.is_integer()
+        if too_few or wider.micro_batch * workload.seq_len > 16384.0:
+            return plan
+        if not fits(training_memory(model, weights, workload, wider, rounds, context_bytes), cluster):
+            return plan
+        plan = wider
+
+
+def fewest_training_devices(
+    model: ModelSpec, table: tuple[Op, ...], workload: Workload, cluster: Cluster, context_bytes: float
+) -> float | None:
+    """The smallest power of two of devices on which some layout holds the training states and one micro-batch."""
+    weights = weights_of(table)
+    devices = 1.0
+    while devices <= 65536.0:
+        batch = replace(workload, global_batch=max(workload.global_batch, devices))
+        for tp in _powers(min(float(cluster.devices_per_node), devices)):
+            if not divides_heads(model, tp):
+                continue
+            dp = devices / tp
+            plan = Plan(dp=dp, tp=tp, zero=3 if dp > 1.0 else 1, recompute="full")
+            if fits(training_memory(model, weights, batch, plan, 1.0, context_bytes), cluster):
+                return devices
+        devices *= 2.0
+    return None
