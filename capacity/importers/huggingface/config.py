@@ -74,6 +74,10 @@ class Config:
             raise self._refuse(name, value, "a list of at most 10,000 items")
         return list(value)
 
+    def named(self, *names: str) -> str:
+        """The first of several names of one fact that the config gives; the first of all where it gives none."""
+        return next((name for name in names if self.has(name)), names[0])
+
     def has(self, name: str) -> bool:
         """Whether the config gives a value that is not null."""
         return self.data.get(name) is not None
