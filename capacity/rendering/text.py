@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from capacity.rendering import words
-from capacity.rendering.numbers import interval, show
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -13,8 +12,10 @@ if TYPE_CHECKING:
     from capacity.rendering.style import Style
     from capacity.spec.estimate import Assumption, Estimate, Quantity, Section
 
+CAPACITY = "device_memory"  # shown as the end of the memory bar
 MARGIN = "  "
 GUTTER = "   "
+NARROW, WIDE = 76, 100
 _LEADING_ASSUMPTIONS = 8
 _LEADING_ALTERNATIVES = 4
 
@@ -30,9 +31,13 @@ def screen(estimate: Estimate, style: Style, *, everything: bool = False) -> str
 
 
 def _model(facts: dict[str, Any], style: Style) -> list[str]:
-    title, rest = words.model_line(facts)
-    first = style.paint(style.text(title), "bold")
-    return [first, *_wrapped([style.text(part) for part in rest], style, MARGIN, paint=("dim",))]
+    title = style.paint(style.text(facts.get("name", "model")), "bold")
+    rest = [
+        style.text(f"{words.lower(words.label(name))} {words.named(name, what)}")
+        for name, what in facts.items()
+        if name != "name"
+    ]
+    return [title, *_wrapped(rest, style, MARGIN, paint=("dim",))]
 
 
 def _section(section: Section, style: Style, *, everything: bool) -> list[str]:
@@ -66,7 +71,7 @@ def _memory(section: Section, style: Style) -> list[str]:
     parts = section.breakdowns.get("memory")
     if not parts:
         return []
-    capacity = section.quantities.get(words.CAPACITY)
+    capacity = section.quantities.get(CAPACITY)
     return _bar("Memory", parts, "byte", capacity.mid if capacity else None, style)
 
 
@@ -75,7 +80,7 @@ def _bar(label: str, parts: dict[str, float], unit: str, full: float | None, sty
     parts = {name: size for name, size in parts.items() if size > 0.0}
     total = sum(parts.values())
     end = max(total, full or 0.0)
-    said = f"{show(total, unit)} of {show(full, unit)}" if full else show(total, unit)
+    said = f"{words.value(total, unit)} of {words.value(full, unit)}" if full else words.value(total, unit)
     head = f"{MARGIN}{label:<8}"
     room = max(style.width - len(head) - len(said) - 3, 10)
     cells = _cells([*parts.values(), max(end - total, 0.0)], room)
@@ -85,7 +90,7 @@ def _bar(label: str, parts: dict[str, float], unit: str, full: float | None, sty
         mark = round(room * full / end)
         bar = bar[:mark] + style.drawn("┃") + bar[mark + 1 :]
     legend = [
-        (f"{style.part(number, 1)} ", f"{style.text(words.label(name).lower())} {show(size, unit)}")
+        (f"{style.part(number, 1)} ", f"{style.text(words.lower(words.label(name)))} {words.value(size, unit)}")
         for number, (name, size) in enumerate(parts.items())
     ]
     return [f"{head}{bar}  {said}", *_flowed(legend, style, " " * len(head))]
@@ -117,37 +122,54 @@ def _flowed(items: Iterable[tuple[str, str]], style: Style, indent: str) -> list
 
 def _grid(quantities: list[Quantity], style: Style, *, notes: bool) -> list[str]:
     """Numbers in two columns, read down; with notes in one."""
-    shown = [quantity for quantity in quantities if quantity.name.rpartition(".")[2] not in words.HIDDEN]
-    rows = [(style.text(words.label(quantity.name)), *interval(quantity), style.text(quantity.note)) for quantity in shown]
-    columns = 1 if notes or style.width < 76 else 2
+    shown = [quantity for quantity in quantities if quantity.name.rpartition(".")[2] != CAPACITY]
+    rows = [_row(quantity, style) for quantity in shown]
+    columns = 1 if notes or style.width < NARROW else 2
     height = -(-len(rows) // columns)
-    blocks = [rows[start : start + height] for start in range(0, len(rows), height)] if rows else []
-    room = (style.width - len(MARGIN) - len(GUTTER) * (columns - 1)) // columns
-    drawn = [_block(block, room, style) for block in blocks]
+    room = style.width - len(MARGIN)
+    left = _block(rows[:height], style, room if columns == 1 else room - _width(rows[height:]) - len(GUTTER), notes=notes)
+    right = _block(rows[height:], style, room - max((length for _, length in left), default=0) - len(GUTTER), notes=False)
+    indent = max((length for _, length in left), default=0)
+    if columns == 2 and style.width > WIDE:
+        indent = max(indent, room // 2 - len(GUTTER))
     lines = []
-    for number in range(height):
-        cells = [block[number] for block in drawn if number < len(block)]
-        lines.append(MARGIN + GUTTER.join(text + " " * (room - length) for text, length in cells))
+    for index, (text, length) in enumerate(left):
+        other = " " * (indent - length) + GUTTER + right[index][0] if index < len(right) else ""
+        lines.append(MARGIN + text + other)
     return lines
 
 
-def _block(rows: list[tuple[str, str, str, str, str]], room: int, style: Style) -> list[tuple[str, int]]:
-    """Rows of one column of the grid, with their printed lengths: labels left, numbers right, units left."""
-    widths = [max((len(row[cell]) for row in rows), default=0) for cell in range(4)]
+def _row(quantity: Quantity, style: Style) -> tuple[str, ...]:
+    number, unit = words.middle(quantity)
+    return tuple(style.text(text) for text in
+                 (words.label(quantity.name), number, unit, words.spread(quantity), quantity.note))
+
+
+def _widths(rows: Sequence[tuple[str, ...]]) -> list[int]:
+    return [max((len(row[cell]) for row in rows), default=0) for cell in range(4)]
+
+
+def _width(rows: Sequence[tuple[str, ...]]) -> int:
+    widths = _widths(rows)
+    return sum(widths[:3]) + 3 + (2 + widths[3] if widths[3] else 0)
+
+
+def _block(rows: Sequence[tuple[str, ...]], style: Style, room: int, *, notes: bool) -> list[tuple[str, int]]:
+    """Rows of one column of the grid, with their printed lengths: labels left, numbers right, then intervals."""
+    widths = _widths(rows)
+    spread_room = max(room - sum(widths[:3]) - 5, 0)
+    note_room = spread_room - widths[3] - 2
     drawn = []
     for label, middle, unit, spread, note in rows:
-        spread = style.drawn(spread)
-        plain = f"{label:<{widths[0]}}  {middle:>{widths[1]}} {unit:<{widths[2]}}"
-        left = room - len(plain) - 2
-        text = f"{label:<{widths[0]}}  " + style.paint(f"{middle:>{widths[1]}}", "bold") + f" {unit:<{widths[2]}}"
-        length = len(plain)
-        if spread and len(spread) <= left:
-            text += "  " + style.paint(f"{spread:<{min(widths[3], left)}}", "dim")
-            length += 2 + min(widths[3], left)
-        rest = room - len(plain) - widths[3] - 4
-        if note and rest >= min(len(note), 16):
-            text += " " * (len(plain) + 2 + widths[3] - length) + "  " + style.paint(clip(note, rest, style), "dim")
-            length = len(plain) + widths[3] + 4 + min(len(note), rest)
+        shown = spread if len(spread) <= spread_room else ""
+        text = f"{label:<{widths[0]}}  {style.paint(f'{middle:>{widths[1]}}', 'bold')} {unit:<{widths[2]}}"
+        length = sum(widths[:3]) + 3
+        if spread_room:
+            cell = min(widths[3], spread_room)
+            text += "  " + style.paint(f"{shown:<{cell}}", "dim")
+            length += 2 + cell
+        if notes and note and note_room > 8:
+            text += "  " + style.paint(clip(note, note_room, style), "dim")
         drawn.append((text, length))
     return drawn
 
@@ -156,9 +178,9 @@ def _alternatives(rows: Sequence[dict[str, Any]], style: Style, most: int) -> li
     """The same case elsewhere: a small table, its columns named and united by their keys."""
     if not rows:
         return []
-    keys = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in words.HIDDEN]
-    header = [style.text(words.column(key)) for key in keys]
-    body = [[style.text(words.cell(key, row.get(key))) for key in keys] for row in rows[:most]]
+    keys = [key for key in dict.fromkeys(key for row in rows for key in row) if key != CAPACITY]
+    header = [style.text(words.lower(words.label(key))) for key in keys]
+    body = [[style.text(words.named(key, row.get(key))) for key in keys] for row in rows[:most]]
     widths = [max(len(line[number]) for line in [header, *body]) for number in range(len(keys))]
     while sum(widths) + len(widths) * 2 > style.width and len(keys) > 2:
         keys, widths = keys[:-1], widths[:-1]
@@ -194,7 +216,7 @@ def _assumptions(estimate: Estimate, style: Style) -> list[str]:
 
 
 def _assumed(one: Assumption, style: Style) -> str:
-    return f"{style.text(words.label(one.name).lower())} {style.text(words.value(one.value, one.unit))}"
+    return f"{style.text(words.lower(words.label(one.name)))} {style.text(words.value(one.value, one.unit))}"
 
 
 def _sources(estimate: Estimate, style: Style) -> list[str]:
@@ -212,7 +234,7 @@ def _sources(estimate: Estimate, style: Style) -> list[str]:
     if estimate.sensitivities:
         lines += ["", style.paint("WHAT MAKES THE INTERVALS", "bold", "cyan")]
         for name, shares in estimate.sensitivities.items():
-            said = ", ".join(f"{style.text(words.label(cause).lower())} {share:.0%}" for cause, share in shares.items())
+            said = ", ".join(f"{style.text(words.lower(words.label(cause)))} {share:.0%}" for cause, share in shares.items())
             head = f"{MARGIN}{style.text(name):<24}  "
             body = wrap(said, style.width - len(head))
             lines += [(head if number == 0 else " " * len(head)) + line for number, line in enumerate(body)]

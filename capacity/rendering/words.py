@@ -1,78 +1,85 @@
-"""Names as a reader wants them: labels, column heads and values by the unit their name ends in."""
+"""Names and numbers as a reader wants them: labels, column heads, values by the unit their name ends in."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from capacity.rendering.numbers import digits, show
+from capacity.quantities import format as shown
+from capacity.quantities import format_exact, format_interval, unit_in_name
 
 if TYPE_CHECKING:
-    from capacity.spec.estimate import Assumption, Estimate
+    from capacity.spec.estimate import Assumption, Estimate, Quantity
 
-CAPACITY = "device_memory"
-HIDDEN = frozenset({CAPACITY})
-
-_UNITS = (
-    ("_flop_per_s", "FLOP/s"), ("_bytes_per_s", "byte/s"), ("_usd_per_hour", "USD/h"), ("_g_per_kwh", "g/kWh"),
-    ("_usd", "USD"), ("_bytes", "byte"), ("_flop", "FLOP"), ("_bits", "bit"), ("_hz", "Hz"),
-    ("_s", "s"), ("_w", "W"), ("_j", "J"), ("_g", "g"),
-)  # fmt: skip
 _ACRONYMS = {
-    "mfu": "MFU", "flop": "FLOPs", "kv": "KV", "ttft": "TTFT", "tpot": "TPOT", "pue": "PUE", "usd": "USD", "hbm": "HBM",
-    "lora": "LoRA", "zero": "ZeRO", "moe": "MoE", "mfu_share": "MFU", "id": "id",
+    "mfu": "MFU", "mbu": "MBU", "flop": "FLOPs", "kv": "KV", "ttft": "TTFT", "tpot": "TPOT", "pue": "PUE",
+    "usd": "USD", "hbm": "HBM", "lora": "LoRA", "zero": "ZeRO", "moe": "MoE", "gemm": "GEMM", "tdp": "TDP",
+    "l2": "L2", "co2": "CO2",
 }  # fmt: skip
-
-
-def unit_of(name: str) -> tuple[str, str]:
-    """A name without the unit it ends in, and that unit ("1" for a bare name)."""
-    for ending, unit in _UNITS:
-        if name.endswith(ending):
-            return name[: -len(ending)], unit
-    return name, "1"
+_UNIT_ENDINGS = (
+    "_flop_per_s", "_bytes_per_s", "_tokens_per_s", "_usd_per_hour", "_g_per_kwh", "_bytes", "_usd", "_bits", "_hz", "_s",
+    "_w", "_j", "_g",
+)  # fmt: skip
+_LONGEST_COUNT = 7
+# How much an assumption matters where no sensitivity says: what the user gave is echoed, guesses are owned up to.
+_TAG_WEIGHT = {"user": 0.04, "inferred": 0.03, "default": 0.02, "measured": 0.01}
 
 
 def label(name: str) -> str:
-    """`train.step_time_s` -> `Step time`."""
-    bare = unit_of(name.rpartition(".")[2])[0] or name
-    text = " ".join(_ACRONYMS.get(word, word) for word in bare.split("_") if word)
+    """`train.step_time_s` -> `Step time`: without the section and the unit, acronyms as they are written."""
+    name = name.rpartition(".")[2]
+    name = next((name.removesuffix(ending) for ending in _UNIT_ENDINGS if name.endswith(ending)), name)
+    text = " ".join(_ACRONYMS.get(word, word) for word in name.split("_") if word)
     return text[:1].upper() + text[1:]
 
 
-def column(key: str) -> str:
-    """The head of a table's column."""
-    return label(key).lower() if label(key) not in _ACRONYMS.values() else label(key)
+def lower(text: str) -> str:
+    """A label inside a sentence: `Step time` -> `step time`, but `KV cache` stays."""
+    return text if text[1:2].isupper() else text[:1].lower() + text[1:]
 
 
-def value(what: Any, unit: str) -> str:
-    """An assumption's value with its unit."""
+def value(what: Any, unit: str = "1") -> str:
+    """A value with its unit; a count keeps every digit while it is short."""
+    if what is None:
+        return "–"
     if isinstance(what, bool):
         return "yes" if what else "no"
     if isinstance(what, (int, float)):
-        return show(float(what), unit) if unit else digits(float(what))
-    return f"{what} {unit}".rstrip() if unit not in ("", "1") else str(what)
+        exact = format_exact(float(what), unit) if unit == "1" and what == what and abs(what) < 1e300 else ""
+        return exact if 0 < len(exact) <= _LONGEST_COUNT else shown(float(what), unit)
+    if isinstance(what, (list, tuple)):
+        return ", ".join(value(one, unit) for one in what)
+    return f"{what} {unit}" if unit not in ("", "1") else str(what)
 
 
-def cell(key: str, what: Any) -> str:
-    """A table's cell, its unit read from the column's key."""
-    if what is None:
-        return "–"
-    return value(what, unit_of(key)[1])
+def named(name: str, what: Any) -> str:
+    """A value whose unit is in its name."""
+    return value(what, unit_in_name(name))
 
 
-def model_line(facts: dict[str, Any]) -> tuple[str, list[str]]:
-    """The model's name, and its other facts in a few words each."""
-    rest = [f"{label(name).lower()} {value(what, unit_of(name)[1])}" for name, what in facts.items() if name != "name"]
-    return str(facts.get("name", "model")), rest
+def middle(quantity: Quantity) -> tuple[str, str]:
+    """Number and unit of the middle: ("9.31", "d"), ("92.0K", "tok/s"), ("$0.31", "/Mtok")."""
+    text = value(quantity.mid, quantity.unit).replace("token", "tok").replace("FLOP/byte", "FLOP/B")
+    number, _, unit = text.partition(" ")
+    number, slash, rest = number.partition("/")
+    return number, slash + rest + unit
+
+
+def spread(quantity: Quantity) -> str:
+    """The 90 % interval in the scale of the middle, `8.1–10`; empty when the quantity is exact."""
+    if quantity.exact:
+        return ""
+    ends = format_interval(quantity.low, quantity.mid, quantity.high, quantity.unit).partition(" (")[2]
+    return ends.rstrip(")").replace(" – ", "–").replace("$", "")
 
 
 def leading(estimate: Estimate, most: int) -> list[Assumption]:
-    """The assumptions to show first: those that make the intervals, then the user's, then the least certain."""
+    """The assumptions to show first: what makes the intervals, what the user gave, what was guessed."""
     weight: dict[str, float] = {}
     for shares in estimate.sensitivities.values():
         for name, share in shares.items():
             weight[name] = max(weight.get(name, 0.0), share)
-    order = {"user": 0.4, "inferred": 0.3, "default": 0.2, "measured": 0.1}
     ranked = sorted(
-        estimate.assumptions, key=lambda one: -(weight.get(one.name, 0.0) or order.get(one.tag, 0.0))
+        estimate.assumptions,
+        key=lambda one: -max(weight.get(one.name, 0.0), _TAG_WEIGHT.get(one.tag, 0.0)),
     )
     return ranked[:most]
