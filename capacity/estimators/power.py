@@ -1,0 +1,45 @@
+"""Power, money and carbon of a cluster at work: the same for training and serving."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from capacity.estimators.intervals import Value
+from capacity.formula import sourced
+from capacity.formulas import energy, money
+
+if TYPE_CHECKING:
+    from capacity.spec.device import Cluster
+
+# Shares of the power limit, idle and at full activity, in published measurements of data-centre GPUs.
+IDLE_SHARE = 0.15
+BUSY_SHARE = 0.95
+# Where no power limit is published.
+DEFAULT_TDP_W = 300.0
+JOULES_PER_KWH = 3.6e6
+
+
+def power_of(cluster: Cluster, compute_utilisation: float, memory_utilisation: float, factor: float = 1.0) -> float:
+    """Power the cluster draws from the grid."""
+    tdp = cluster.device.tdp_w if cluster.device.tdp_w is not None else DEFAULT_TDP_W
+    each = energy.device_power_w(
+        tdp, sourced(IDLE_SHARE * factor, "idle share", "published power measurements", "default"),
+        sourced(BUSY_SHARE * factor, "busy share", "published power measurements", "default"),
+        compute_utilisation, memory_utilisation,
+    )
+    return energy.site_power_w(
+        each, sourced(float(cluster.devices), "devices"), cluster.host_w, float(cluster.nodes), cluster.pue
+    )
+
+
+def emissions(cluster: Cluster, used_j: float) -> float:
+    """Operational carbon of the energy used, in grams."""
+    return energy.operational_carbon_g(used_j, cluster.grid_g_per_kwh / JOULES_PER_KWH)
+
+
+def prices(cluster: Cluster, devices: float, duration_s: float, factor: float = 1.0) -> dict[str, Value]:
+    """Rent of the devices, where a price is known."""
+    if cluster.usd_per_device_hour is None:
+        return {}
+    rate = sourced(cluster.usd_per_device_hour / 3600.0 * factor, "price per device-second")
+    return {"cost": Value(money.rental_usd(rate, devices, duration_s), "USD", "rent of the devices")}

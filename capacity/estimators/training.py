@@ -1,0 +1,486 @@
+"""The training half of an answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from capacity.errors import InputError
+from capacity.estimators import layout
+from capacity.estimators.assumptions import one_of
+from capacity.estimators.case import training_precision
+from capacity.estimators.composed import composed_interval
+from capacity.estimators.intervals import Uncertain, Value, with_intervals
+from capacity.estimators.lowering import Tokens, active_parameter_count, forward_flop, lower, parameter_count
+from capacity.estimators.power import emissions, power_of, prices
+from capacity.estimators.pricing import Pricer, peak_flop_per_s
+from capacity.estimators.stacks import STACKS
+from capacity.estimators.training_memory import (
+    OPTIMIZER_STATE_BYTES,
+    block_activations,
+    training_memory,
+    weights_of,
+)
+from capacity.estimators.training_time import Network, step_time
+from capacity.formula import scaled, sourced, total
+from capacity.formulas import energy, flops, memory, scaling, schedule, traffic
+from capacity.spec.estimate import Section
+from capacity.spec.workload import Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from capacity.estimators.case import Case
+    from capacity.spec.device import Cluster
+    from capacity.spec.model import ModelSpec
+    from capacity.spec.op import Op
+    from capacity.spec.plan import Plan
+
+# A run longer than this is given more nodes, when the user did not say how many.
+PATIENCE_S = 30.0 * 86400.0
+# First guess of utilisation, only to choose a number of nodes.
+ROUGH_UTILISATION = 0.4
+# Any device of a job stops it: about 50,000 device-hours between interruptions in published large runs.
+DEVICE_FAILURE_INTERVAL_S = 5e4 * 3600.0
+RESTART_S = 900.0
+STORAGE_BYTES_PER_S_PER_NODE = 2e9
+DAY_S = 86400.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """One model trained one way on one cluster, with its parts priced."""
+
+    model: ModelSpec
+    table: tuple[Op, ...]
+    workload: Workload
+    plan: Plan
+    cluster: Cluster
+    fits: bool
+    memory: dict[str, float]
+    time: dict[str, float]
+    rounds: float
+
+
+def training_section(case: Case) -> tuple[Section, dict[str, dict[str, float]]]:
+    """The verdict, quantities and breakdowns of training, and what makes their intervals."""
+    workload, devices = _workload(case)
+    run = _run(case, case.model, workload, case.cluster, devices)
+    account = _account(case, run)
+    uncertain = _uncertain(case)
+    variants = tuple(
+        _account(case, _run(case, shape, workload, case.cluster, devices, plan=run.plan))({}) for shape in case.shapes
+    )
+    quantities, sensitivities = with_intervals(account, uncertain, variants)
+    section = Section(
+        title=_title(workload),
+        verdict=_verdict(run, quantities),
+        fits=run.fits,
+        binding=_binding(run),
+        setting=describe_plan(run.plan, run.cluster),
+        quantities=quantities,
+        breakdowns={
+            "memory": {name: float(value) for name, value in run.memory.items()},
+            "time": {name: float(value) for name, value in run.time.items()},
+        },
+        alternatives=_alternatives(case, run),
+        warnings=_warnings(case, run),
+    )
+    return section, sensitivities
+
+
+def training_values(case: Case) -> dict[str, float]:
+    """Every quantity's mid value, traced when a ledger is open."""
+    workload, devices = _workload(case)
+    run = _run(case, case.model, workload, case.cluster, devices)
+    values = {name: value.mid for name, value in _account(case, run)({}).items()}
+    return values | {f"memory.{k}": v for k, v in run.memory.items()} | {f"time.{k}": v for k, v in run.time.items()}
+
+
+def _title(workload: Workload) -> str:
+    return {"train": "Training", "finetune": "Fine-tuning", "lora": "LoRA fine-tuning"}[workload.mode]
+
+
+def _workload(case: Case) -> tuple[Workload, float]:
+    """The training workload and the number of devices, both with their assumptions noted."""
+    note, take = case.assumptions.note, case.assumptions.take
+    mode = next((mode for mode in case.modes if mode != "serve"), "train")
+    word, precision = training_precision(case)
+    note("training precision", word, "", "user" if "precision" in case.request else "default",
+         "mixed precision: fp32 gradients and master weights")
+    optimizer = one_of("--optimizer", case.request.get("optimizer"), tuple(OPTIMIZER_STATE_BYTES)) or "adamw"
+    note("optimizer", optimizer, "", "user" if "optimizer" in case.request else "default")
+    table = lower(case.model, Tokens())
+    params = parameter_count(table)
+    active = active_parameter_count(table)
+    longest = case.model.max_positions or 4096.0
+    seq_len = take("sequence length", case.number("seq_len", "1", 1.0, 1e8, whole=True), min(4096.0, longest), "1",
+                   "usual for pre-training")
+    tokens = case.number("tokens", "1", 1.0, 1e17)
+    if tokens is None:
+        if mode == "train":
+            tokens = scaling.compute_optimal_tokens(active)
+            note("training tokens", float(tokens), "1", "default", "compute-optimal, 20 per parameter (hoffmann2022)")
+        else:
+            tokens = take("training tokens", None, 1e8, "1", "a usual fine-tuning set")
+    else:
+        note("training tokens", tokens, "1", "user")
+    batch = case.number("batch", "1", 1.0, 1e8, whole=True)
+    if batch is None:
+        batch = _default_batch(mode, active, seq_len, tokens)
+        note("global batch", batch, "1", "default", "grows with the square root of the model, as published runs do")
+    else:
+        note("global batch", batch, "1", "user")
+    rank = take("LoRA rank", case.number("lora_rank", "1", 1.0, 4096.0, whole=True), 16.0, "1", "usual") \
+        if mode == "lora" else 16.0
+    workload = Workload(mode=mode, tokens=tokens, seq_len=seq_len, global_batch=float(batch), optimizer=optimizer,
+                        precision=precision, lora_rank=rank)
+    devices = case.devices
+    if devices is None:
+        devices = _default_devices(case, workload, params, active)
+        note("devices", devices, "1", "default", "whole nodes that hold it and finish within about 30 days")
+    else:
+        note("devices", devices, "1", "user")
+    return workload, devices
+
+
+def _default_batch(mode: str, active: float, seq_len: float, tokens: float) -> float:
+    """Sequences a step: 2 million tokens at 7 billion parameters, with the root of size; a power of two."""
+    wanted = 2e6 * (active / 7e9) ** 0.5 if mode == "train" else 2.5e5
+    wanted = min(max(wanted, 1.25e5), 1.6e7, max(tokens / 100.0, seq_len))
+    batch = 1.0
+    while batch * 2.0 * seq_len <= wanted * 1.2:
+        batch *= 2.0
+    return batch
+
+
+def _default_devices(case: Case, workload: Workload, params: float, active: float) -> float:
+    """A power of two of nodes: enough for the states and for a run of about a month."""
+    device = case.cluster.device
+    per_node = float(case.cluster.devices_per_node)
+    peak, _ = peak_flop_per_s(device, workload.precision.compute)
+    work = flops.rule_of_thumb_training_flop(active, workload.tokens)
+    by_time = work / (peak * ROUGH_UTILISATION * PATIENCE_S)
+    states = params * (18.0 if workload.mode != "lora" else 2.2)
+    by_memory = states / (layout.USABLE_SHARE * device.memory_bytes) * 1.15
+    wanted = max(by_time, by_memory)
+    if workload.mode != "train" and wanted <= 1.0:
+        return 1.0
+    nodes = 1.0
+    while nodes * per_node < wanted and nodes * per_node < 131072.0:
+        nodes *= 2.0
+    # More devices than sequences in a batch have nothing to do.
+    while nodes > 1.0 and nodes * per_node > workload.global_batch * per_node * 8.0:
+        nodes /= 2.0
+    return nodes * per_node
+
+
+def _given_plan(case: Case, devices: float) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    for name in ("dp", "tp", "pp", "ep", "micro_batch", "interleave"):
+        value = case.number(name, "1", 1.0, 1e6, whole=True)
+        if value is not None:
+            given[name] = value
+    zero = case.number("zero", "1", 0.0, 3.0, whole=True)
+    if zero is not None:
+        given["zero"] = zero
+    recompute = one_of("--recompute", case.request.get("recompute"), ("none", "selective", "full"))
+    if recompute is not None:
+        given["recompute"] = recompute
+    known = [name for name in ("dp", "tp", "pp") if name in given]
+    product = 1.0
+    for name in known:
+        product *= given[name]
+    if devices % product:
+        text = " x ".join(f"{name} {given[name]:g}" for name in known)
+        raise InputError(f"{text} = {product:g} does not divide {devices:g} devices; change --devices or the layout")
+    return given
+
+
+def _run(
+    case: Case, model: ModelSpec, workload: Workload, cluster: Cluster, devices: float, plan: Plan | None = None
+) -> Run:
+    """Lower, shard, price, schedule."""
+    per_node = min(cluster.devices_per_node, int(devices))
+    cluster = replace(cluster, devices_per_node=per_node, nodes=max(int(devices // per_node), 1))
+    context = case.profile.context_bytes
+    one = lower(model, Tokens())
+    fitting = True
+    if plan is None:
+        given = _given_plan(case, devices)
+        plan, fitting = layout.choose_training_plan(model, one, workload, cluster, given, context, devices)
+        layout.check(model, plan, devices)
+    rounds = schedule.micro_batches(
+        sourced(workload.global_batch, "global batch"), sourced(plan.dp, "data parallel"),
+        sourced(plan.micro_batch, "micro-batch"),
+    )
+    table = lower(model, Tokens(sequences=plan.micro_batch, queries=workload.seq_len))
+    weights = weights_of(one)
+    held = training_memory(model, weights, workload, plan, rounds, context)
+    stack = STACKS[one_of("--stack", case.request.get("stack"), tuple(STACKS)) or "tuned"]
+    pricer = Pricer(
+        cluster.device, case.profile, workload.precision.compute, {"": workload.precision.weight_bits / 8.0},
+        workload.precision.activation_bits / 8.0, sustained=case.profile.sustained_share * stack.sustained,
+        attention_share=stack.attention,
+    )
+    network = Network.of(cluster, case.profile)
+    time = step_time(model, table, weights, workload, plan, network, pricer, stack, rounds)
+    return Run(model, table, workload, plan, cluster, fitting, held, time, rounds)
+
+
+def _account(case: Case, run: Run) -> Any:
+    """From priced parts to quantities, for given factors on what is uncertain."""
+    workload, plan, cluster, model = run.workload, run.plan, run.cluster, run.model
+    precision = workload.precision
+    devices = sourced(plan.devices, "devices")
+    sequences = plan.micro_batch
+    forward = forward_flop(run.table)
+    trained = 1.0 if workload.mode != "lora" else 0.0
+    model_flop_sequence = total({
+        "forward": forward / sequences, "backward": flops.backward_flop(forward / sequences, 1.0 + trained)
+    })
+    recomputed = {"none": 0.0, "selective": 0.0, "full": 1.0}[plan.recompute] * forward / sequences
+    attention_flop = sum(
+        op.count * flops.attention_flop(op.sequences, op.queries, op.keys, op.heads, op.key_size, op.value_size)
+        for op in run.table if op.kind == "attention"
+    ) / sequences
+    if plan.recompute == "selective":
+        recomputed = attention_flop
+    peak, _ = peak_flop_per_s(cluster.device, precision.compute)
+    weights = weights_of(lower(model, Tokens()))
+    params = weights.all
+    state_bytes = OPTIMIZER_STATE_BYTES[workload.optimizer] + precision.master_bits / 8.0
+    saved = {
+        policy: scaled(
+            block_activations(model, workload, plan, policy)[0],
+            memory.micro_batches_in_flight(plan.pp, 0.0, run.rounds, plan.interleave) / plan.pp,
+        )
+        for policy in ("none", "selective", "full")
+    }
+    moved = _device_traffic(run, precision.activation_bits / 8.0)
+    step_mid = total(run.time)
+    memory_mid = total(run.memory)
+    network_bytes = _network_bytes(run, weights)
+    steps = schedule.optimizer_steps(
+        sourced(workload.tokens, "training tokens"), sourced(workload.global_batch, "global batch"),
+        sourced(workload.seq_len, "sequence length"),
+    )
+    token_bytes = 2.0 if model.vocab_size <= 65536.0 else 4.0
+    checkpoint = traffic.checkpoint_bytes(params, params * trained, precision.weight_bits / 8.0, state_bytes)
+    storage = cluster.storage_bytes_per_s or STORAGE_BYTES_PER_S_PER_NODE * cluster.nodes
+    failures = schedule.failure_interval_s(DEVICE_FAILURE_INTERVAL_S, devices)
+    saving = checkpoint / storage
+    interval = schedule.best_checkpoint_interval_s(saving, failures)
+    kept = schedule.goodput(saving, interval, failures, RESTART_S)
+    work_step = scaled(model_flop_sequence, workload.global_batch)
+    fewest = case_fewest(case, run)
+
+    def quantities(factor: Mapping[str, float]) -> dict[str, Value]:
+        step = scaled(step_mid, factor.get("step time", 1.0))
+        running = schedule.run_time_s(steps, step, kept)
+        rate = workload.global_batch * workload.seq_len / step
+        mfu = schedule.model_flop_utilisation(work_step, step, devices, peak)
+        hardware = work_step + recomputed * workload.global_batch
+        hfu = schedule.model_flop_utilisation(hardware, step, devices, peak)
+        bandwidth_share = min(moved / (step * cluster.device.memory_bytes_per_s), 1.0)
+        power = power_of(cluster, min(hfu, 1.0), bandwidth_share, factor.get("power", 1.0))
+        used = energy.energy_j(power, running)
+        values = {
+            "step_time": Value(step, "s", "one optimizer step"),
+            "run_time": Value(running, "s", f"{float(steps):,.0f} steps at {float(kept):.1%} goodput"),
+            "tokens_per_s": Value(rate, "1/s", "trained tokens a second, all devices"),
+            "tokens_per_s_per_device": Value(rate / devices, "1/s", "trained tokens a second, each device"),
+            "mfu": Value(mfu, "fraction", "model FLOPs over dense peak, attention as the full square"),
+            "hfu": Value(hfu, "fraction", "with recomputed FLOPs"),
+            "flop_per_token": Value(model_flop_sequence / workload.seq_len, "FLOP", "forward and backward"),
+            "flop_total": Value(model_flop_sequence / workload.seq_len * workload.tokens, "FLOP", "model FLOPs"),
+            "flop_recomputed": Value(recomputed / workload.seq_len * workload.tokens, "FLOP", "recomputation on top"),
+            "tokens": Value(workload.tokens, "1", "trained on"),
+            "steps": Value(steps, "1", "optimizer steps"),
+            "memory_per_device": Value(
+                scaled(memory_mid, factor.get("memory", 1.0)), "byte", "peak on the fullest device"
+            ),
+            "activations_without_recomputation": Value(saved["none"], "byte", "saved per device"),
+            "activations_with_selective_recomputation": Value(saved["selective"], "byte", "saved per device"),
+            "activations_with_full_recomputation": Value(saved["full"], "byte", "saved per device"),
+            "arithmetic_intensity": Value(
+                traffic.arithmetic_intensity(hardware / devices, moved), "FLOP/byte", "of a step, device memory"
+            ),
+            "ridge_point": Value(
+                traffic.ridge_point(peak, cluster.device.memory_bytes_per_s), "FLOP/byte", "where bandwidth stops binding"
+            ),
+            "memory_traffic_per_step": Value(moved, "byte", "device memory, each device"),
+            "network_traffic_per_step": Value(network_bytes, "byte", "sent by each device"),
+            "checkpoint": Value(checkpoint, "byte", "weights, master copy, optimizer states"),
+            "checkpoint_interval": Value(interval, "s", "loses least time to failures"),
+            "dataset": Value(traffic.dataset_bytes(workload.tokens, token_bytes), "byte", "tokenised"),
+            "feed_rate": Value(traffic.feed_bytes_per_s(rate, token_bytes), "byte/s", "from storage to loaders"),
+            "power": Value(power, "W", "drawn from the grid while training"),
+            "energy": Value(used, "J", "with hosts and PUE"),
+            "carbon": Value(emissions(cluster, used), "g", "operational, location-based"),
+            "device_hours": Value(running * devices / 3600.0, "1", "devices x hours"),
+        }
+        values |= prices(cluster, devices, running, factor.get("price", 1.0))
+        if fewest is not None:
+            values["fewest_devices"] = Value(fewest, "1", "that hold it at all (ZeRO-3, full recomputation)")
+        if workload.mode == "train":
+            values["expected_loss"] = Value(
+                scaling.expected_loss(active_params(model), workload.tokens), "1", "nats per token, chinchilla law"
+            )
+        return values
+
+    return quantities
+
+
+def active_params(model: ModelSpec) -> float:
+    """Parameters a token passes."""
+    return active_parameter_count(lower(model, Tokens()))
+
+
+def case_fewest(case: Case, run: Run) -> float | None:
+    """The fewest devices that hold the training states."""
+    node = replace(case.cluster, devices_per_node=max(case.cluster.devices_per_node, 1))
+    return layout.fewest_training_devices(
+        run.model, lower(run.model, Tokens()), run.workload, node, case.profile.context_bytes
+    )
+
+
+def _device_traffic(run: Run, width: float) -> float:
+    """Bytes through one device's memory in a step: products three times over, element-wise work, optimizer."""
+    each = 0.0
+    for op in run.table:
+        if op.part == "embedding" or op.stack == "vision":
+            continue
+        if op.kind == "gemm":
+            each += 3.0 * op.count * traffic.gemm_bytes(op.m, op.n, op.k, op.copies, width, width)
+        else:
+            each += 2.9 * op.count * op.elements * width
+    params = sum(op.count * op.copies * op.weight_elements for op in run.table)
+    plan = run.plan
+    return each * run.rounds / (plan.tp * plan.pp) + params / plan.devices * 40.0 * (plan.dp if plan.zero < 1 else 1.0)
+
+
+def _network_bytes(run: Run, weights: Any) -> float:
+    """Bytes one device sends in a step: tensor-, data- and pipeline-parallel traffic."""
+    plan, workload = run.plan, run.workload
+    width = workload.precision.activation_bits / 8.0
+    message = plan.micro_batch * workload.seq_len * run.model.hidden * width
+    reductions = sum(b.count * len(b.sublayers) for b in run.model.blocks if b.stack not in ("mtp", "vision"))
+    tensor = 4.0 * (plan.tp - 1.0) / plan.tp * message * reductions / plan.pp * run.rounds
+    local = weights.all / (plan.tp * plan.pp) * 2.0
+    passes = 3.0 * run.rounds if plan.zero >= 3 else 2.0
+    data = passes * (plan.dp - 1.0) / plan.dp * local * (0.0 if workload.mode == "lora" else 1.0)
+    pipeline = 2.0 * message / plan.tp * run.rounds if plan.pp > 1.0 else 0.0
+    return tensor + data + pipeline
+
+
+def _uncertain(case: Case) -> tuple[Uncertain, ...]:
+    uncertain = [
+        composed_interval("step time", "step_time", case.profile),
+        composed_interval("memory", "training_memory", case.profile),
+        composed_interval("power", "power", case.profile),
+    ]
+    if case.cluster.usd_per_device_hour is not None and "price" not in case.request:
+        uncertain.append(Uncertain("price", 0.6, 1.5, "list prices of providers differ"))
+    return tuple(uncertain)
+
+
+def _binding(run: Run) -> str:
+    """What most of the step is spent on, in one word."""
+    if not run.fits:
+        return "memory"
+    kinds = {"compute": 0.0, "memory bandwidth": 0.0, "network": 0.0, "launch latency": 0.0, "pipeline bubble": 0.0}
+    places = {
+        "GEMM": "compute", "attention": "compute", "recomputation": "compute", "head and loss": "compute",
+        "element-wise": "memory bandwidth", "optimizer": "memory bandwidth", "gradient accumulation": "memory bandwidth",
+        "waiting for launches": "launch latency", "pipeline bubble": "pipeline bubble", "stragglers": "network",
+    }
+    for name, seconds in run.time.items():
+        kinds[places.get(name, "network")] += seconds
+    return max(kinds, key=lambda kind: kinds[kind])
+
+
+def describe_plan(plan: Plan, cluster: Cluster) -> str:
+    """The layout in one line."""
+    cuts = [f"dp {plan.dp:g}", f"tp {plan.tp:g}", f"pp {plan.pp:g}"]
+    if plan.ep > 1.0:
+        cuts.append(f"ep {plan.ep:g}")
+    if plan.interleave > 1.0:
+        cuts.append(f"{plan.interleave:g} chunks")
+    sharding = f"ZeRO-{plan.zero}" if plan.zero else "no sharding"
+    node = "node" if cluster.nodes == 1 else "nodes"
+    return (
+        f"{plan.devices:g} x {cluster.device.name} ({cluster.nodes} {node}); {', '.join(cuts)}, {sharding}, "
+        f"micro-batch {plan.micro_batch:g}, recomputation {plan.recompute}"
+    )
+
+
+def _verdict(run: Run, quantities: Mapping[str, Any]) -> str:
+    from capacity.quantities import format_interval, format_quantity
+
+    capacity = run.cluster.device.memory_bytes
+    need = quantities["memory_per_device"]
+    amount = f"{format_quantity(need.mid, 'byte')} of {format_quantity(capacity, 'byte')}"
+    if not run.fits:
+        short = format_quantity(max(need.mid - layout.USABLE_SHARE * capacity, 0.0), "byte")
+        fewest = quantities.get("fewest_devices")
+        hint = f"; {fewest.mid:g} devices hold it" if fewest is not None and fewest.mid > run.plan.devices else ""
+        return f"DOES NOT FIT: needs {amount} per device, {short} too much{hint}"
+    time = quantities["run_time"]
+    text = f"fits: {amount} per device; {format_interval(time.low, time.mid, time.high, 's')}"
+    cost = quantities.get("cost")
+    if cost is not None:
+        text += f", {format_interval(cost.low, cost.mid, cost.high, 'USD')}"
+    return text + f"; bound by {_binding(run)}"
+
+
+ALTERNATIVE_DEVICES = ("a100-sxm-80gb", "h100-sxm", "h200-sxm", "b200", "mi300x", "tpu-v5p", "gaudi3")
+
+
+def _alternatives(case: Case, run: Run) -> tuple[dict[str, Any], ...]:
+    """The same run on as many of other devices, best time first."""
+    from capacity.catalogue import default_cluster, load_device
+    from capacity.laws.profile import load_profile
+
+    folders = tuple(case.request.get("catalogue", ()))
+    rows: list[dict[str, Any]] = []
+    free = {key: value for key, value in case.request.items()
+            if key not in ("tp", "pp", "dp", "ep", "zero", "micro_batch", "recompute", "interleave")}
+    for name in ALTERNATIVE_DEVICES:
+        device = load_device(name, folders)
+        if device.id == run.cluster.device.id:
+            other_case, other = case, run
+        else:
+            cluster = replace(
+                default_cluster(device, nodes=1), pue=run.cluster.pue, grid_g_per_kwh=run.cluster.grid_g_per_kwh
+            )
+            other_case = replace(case, request=free, profile=load_profile(device), cluster=cluster)
+            try:
+                other = _run(other_case, run.model, run.workload, cluster, run.plan.devices)
+            except InputError:
+                continue
+        rate = run.workload.global_batch * run.workload.seq_len / sum(other.time.values())
+        rows.append({
+            "device": device.id,
+            "fits": other.fits,
+            "memory_per_device_bytes": float(sum(other.memory.values())),
+            "run_time_s": float(run.workload.tokens / rate),
+            "cost_usd": float(run.workload.tokens / rate / 3600.0 * run.plan.devices * device.usd_per_hour)
+            if device.usd_per_hour is not None else None,
+            "layout": f"tp {other.plan.tp:g} pp {other.plan.pp:g} ZeRO-{other.plan.zero} {other.plan.recompute}",
+        })
+    return tuple(sorted(rows, key=lambda row: (not row["fits"], row["run_time_s"])))
+
+
+def _warnings(case: Case, run: Run) -> tuple[str, ...]:
+    warnings = []
+    if run.workload.global_batch < run.plan.dp * run.plan.micro_batch:
+        warnings.append("the global batch is smaller than the data-parallel group: some devices idle")
+    if case.profile.basis != "measured":
+        warnings.append(f"kernel efficiencies of {run.cluster.device.name} are carried from other architectures")
+    longest = case.model.max_positions
+    if longest and run.workload.seq_len > longest:
+        warnings.append(f"sequence length {run.workload.seq_len:g} exceeds the model's {longest:g} positions")
+    return tuple(warnings)
+
+
