@@ -8,7 +8,7 @@ chunked PyTorch form in transformers 5.23, which is what torch's FlopCounterMode
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from capacity import ops
 from capacity.errors import InputError
@@ -228,13 +228,15 @@ def counted_scan_flop(
     groups: float,
     chunk: float,
 ) -> float:
-    """FLOPs of the matrix products in the reference (chunked, PyTorch) form of a recurrence."""
+    """FLOPs of a recurrence: the matrix products of its reference form, or for a single token all work of one step."""
     del groups  # every reference form repeats a group's keys for each of its heads first
-    if form in _ELEMENTWISE:
-        return 0.0
-    if form == "mamba":
-        return mamba_scan_flop(sequences, queries, heads, key_size, value_size)
-    scan = _SCANS.get(form)
-    if scan is None:
+    if form not in STEP_FLOP:
         raise InputError(f"no FLOP count for recurrence {form!r}; known are {', '.join(STEP_FLOP)}")
-    return scan(sequences, queries, heads, key_size, value_size, chunk)
+    step = step_flop(sequences, heads, key_size, value_size, STEP_FLOP[form])
+    if form in _ELEMENTWISE:
+        many = 0.0
+    elif form == "mamba":
+        many = mamba_scan_flop(sequences, queries, heads, key_size, value_size)
+    else:
+        many = _SCANS[form](sequences, queries, heads, key_size, value_size, chunk)
+    return cast("float", ops.where(queries > 1.0, many, step))
