@@ -1,0 +1,111 @@
+"""One question, one answer: the function behind `capacity estimate`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from capacity.estimators.case import read_case
+from capacity.estimators.lowering import Tokens, active_parameter_count, lower, parameter_count
+from capacity.spec.estimate import Estimate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from capacity.estimators.case import Case
+    from capacity.formula import Traced
+    from capacity.spec.estimate import Section
+
+
+def estimate(**request: Any) -> Estimate:
+    """What a model costs to train and to serve.
+
+    Give one of `params` (7e9 or "7B"), `model` (a preset's name) and `config` (a config.json); everything else has a
+    default that the answer lists. The options are those of `capacity estimate --help`, with underscores.
+    Returns an Estimate: sections "train" (or "finetune", "lora") and "serve", each quantity with its 90 % interval.
+    Raises CapacityError, in one line, for input that makes no sense; a model that does not fit is an answer.
+    """
+    case = read_case(request)
+    sections: dict[str, Section] = {}
+    sensitivities: dict[str, dict[str, float]] = {}
+    for mode in case.modes:
+        section, shares = _section(case, mode)
+        sections[mode] = section
+        sensitivities |= {f"{mode}.{name}": share for name, share in shares.items()}
+    return Estimate(
+        request={key: _plain(value) for key, value in case.request.items()},
+        model=model_facts(case),
+        sections=sections,
+        assumptions=case.assumptions.all(),
+        sensitivities=sensitivities,
+    )
+
+
+def _section(case: Case, mode: str) -> tuple[Section, dict[str, dict[str, float]]]:
+    if mode == "serve":
+        from capacity.estimators.serving import serving_section
+
+        return serving_section(case)
+    from capacity.estimators.training import training_section
+
+    return training_section(case)
+
+
+def values(**request: Any) -> dict[str, float]:
+    """The mid value of every quantity by its full name (`train.step_time`), traced when a ledger is open."""
+    case = read_case(request)
+    found: dict[str, float] = {}
+    for mode in case.modes:
+        if mode == "serve":
+            from capacity.estimators.serving import serving_values as read
+        else:
+            from capacity.estimators.training import training_values as read
+        found |= {f"{mode}.{name}": value for name, value in read(case).items()}
+    return found
+
+
+def derive(name: str, **request: Any) -> Traced | float:
+    """How one quantity came about: its value with the tree of formulas and inputs behind it.
+
+    name: as in `values`, or its end where that is unambiguous ("step_time"). Raises UnknownNameError.
+    """
+    from capacity.formula import ledger
+
+    with ledger():
+        found = values(**request)
+    return found[_full_name(name, found)]
+
+
+def _full_name(name: str, found: Mapping[str, float]) -> str:
+    if name in found:
+        return name
+    spelt = name.replace("-", "_").replace(" ", "_")
+    ends = [known for known in found if known.split(".", 1)[1].replace(" ", "_") == spelt.split(".", 1)[-1]]
+    ends = [known for known in ends if "." not in spelt or known.replace(" ", "_").endswith(spelt)]
+    if ends:
+        return ends[0]
+    from capacity.errors import UnknownNameError
+
+    raise UnknownNameError("quantity", name, (known.split(".", 1)[1] for known in found), "see --json for all names")
+
+
+def model_facts(case: Case) -> dict[str, Any]:
+    """What the model is, for the head of the answer."""
+    model = case.model
+    table = lower(model, Tokens())
+    return {
+        "name": model.name,
+        "architecture": model.architecture,
+        "parameters": float(parameter_count(table)),
+        "active_parameters": float(active_parameter_count(table)),
+        "layers": float(sum(block.count for block in model.blocks if block.stack not in ("mtp", "vision"))),
+        "hidden": float(model.hidden),
+        "vocab_size": float(model.vocab_size),
+        "max_positions": float(model.max_positions),
+        "source": model.source,
+        "inferred": sorted(model.inferred or {}),
+        "notes": list(model.notes),
+    }
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, (str, int, float, bool)) else str(value)
