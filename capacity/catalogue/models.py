@@ -176,6 +176,10 @@ def _preset(key: str, data: dict[str, Any], where: str, origin: str) -> ModelPre
         field: _of(data, field, str, where, "a text", default="")
         for field in ("name", "family", "organisation", "released", "notes")
     }
+    config = _of(data, "config", dict, where, "a table [config] with the keys of the model's config.json")
+    # TOML has no null, and in a config null is not always the same as missing.
+    for absent in _of(data, "null", list, where, "a list of the config's keys that are null", default=[]):
+        config[str(absent)] = None
     return ModelPreset(
         id=key,
         name=text["name"] or key,
@@ -187,7 +191,7 @@ def _preset(key: str, data: dict[str, Any], where: str, origin: str) -> ModelPre
         source_title=_of(source, "title", str, where, "where the configuration was read"),
         source_url=_of(source, "url", str, where, "an address", default=""),
         source_date=_of(source, "date", str, where, 'a date such as "2024-07-23"'),
-        config=_of(data, "config", dict, where, "a table [config] with the keys of the model's config.json"),
+        config=config,
         notes=text["notes"],
         origin=origin,
     )
