@@ -25,7 +25,12 @@ def read_config(path: str | Path) -> ModelSpec:
     file = Path(path)
     if file.is_dir():
         file = file / "config.json"
-    return from_config(_read_json(file), source=str(path), name=_model_name(file))
+    data = _read_json(file)
+    # Some quantisers leave config.json as it was and say what they did in a file beside it.
+    beside = file.with_name("hf_quant_config.json")
+    if file.name == "config.json" and "quantization_config" not in data and beside.is_file():
+        data["quantization_config"] = _read_json(beside).get("quantization")
+    return from_config(data, source=str(path), name=_model_name(file))
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 # model_type -> module of this package whose ADAPTERS table serves it.
 MODULES: dict[str, str] = {
+    "gemma3": "wrappers",
+    "kimi_k25": "wrappers",
+    "llama4": "wrappers",
+    "mistral3": "wrappers",
+    "qwen3_vl": "wrappers",
+    "qwen3_vl_moe": "wrappers",
     "apertus": "dense",
     "deepseek_v2": "latent",
     "deepseek_v3": "latent",
@@ -50,6 +56,7 @@ MODULES: dict[str, str] = {
     "phi3": "dense",
     "qwen2": "dense",
     "qwen3": "dense",
+    "qwen3_vl_text": "dense",
     "seed_oss": "dense",
     "smollm3": "dense",
     "stablelm": "dense",
@@ -68,6 +75,7 @@ MODULES: dict[str, str] = {
     "phimoe": "experts",
     "qwen2_moe": "experts",
     "qwen3_moe": "experts",
+    "qwen3_vl_moe_text": "experts",
     "solar_open": "experts",
     "biogpt": "older",
     "bloom": "older",
@@ -94,23 +102,46 @@ MODULES: dict[str, str] = {
     "qwen3_next": "delta",
     "nemotron-nas": "nemotron",
     "nemotron_h": "nemotron",
+    "albert": "encoders",
+    "bert": "encoders",
+    "camembert": "encoders",
+    "deberta-v2": "encoders",
+    "distilbert": "encoders",
+    "electra": "encoders",
+    "modernbert": "encoders",
+    "roberta": "encoders",
+    "xlm-roberta": "encoders",
 }
 
 
 def from_config(data: dict[str, Any], *, source: str, name: str = "") -> ModelSpec:
     """The model a config describes; an unknown `model_type` is refused, never guessed."""
     config = Config(data, source)
+    model = build(config, name)
+    if any(key in data for key in ("quantization_config", "compression_config", "text_config")):
+        from dataclasses import replace
+
+        from capacity.importers.huggingface.quantisation import weight_bits
+
+        bits, notes = weight_bits(config, model)
+        model = replace(model, weight_bits=bits, notes=(*model.notes, *notes))
+    return model
+
+
+def build(config: Config, name: str) -> ModelSpec:
+    """The model of a config or of the part of one that has a `model_type` of its own."""
     kind = config.text("model_type", "")
     if not kind:
-        raise InputError(f"{source}: model_type is missing; is this a Hugging Face config.json?")
+        raise InputError(f"{config.where}: model_type is missing; is this a Hugging Face config.json?")
     module = MODULES.get(kind)
     if module is None:
         from difflib import get_close_matches
 
-        near = get_close_matches(kind, MODULES, n=3, cutoff=0.6)
+        shown = kind[:60]
+        near = get_close_matches(shown, MODULES, n=3, cutoff=0.6)
         hint = f"; the nearest known are {', '.join(near)}" if near else ""
         raise UnsupportedArchitectureError(
-            f"{source}: model_type {kind[:60]!r} is not an architecture this version knows{hint}"
+            f"{config.where}: model_type {shown!r} is not an architecture this version knows{hint}"
         )
     adapters: dict[str, Callable[[Config, str], ModelSpec]]
     adapters = import_module(f"capacity.importers.huggingface.{module}").ADAPTERS

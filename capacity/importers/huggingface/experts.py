@@ -147,6 +147,10 @@ FAMILIES = {
         qkv_bias=BIAS, out_bias=BIAS, qk_norm="head", kv=4, sparse=every_step,
         experts=partial(routed, count=128, active=8),
     ),
+    "qwen3_vl_moe_text": Family(
+        qkv_bias=BIAS, out_bias=BIAS, qk_norm="head", kv=16, tied=True, sparse=every_step,
+        experts=partial(routed, count=60, active=4),
+    ),
     "solar_open": Family(
         qkv_bias=BIAS, head=128, kv=8,
         experts=partial(routed, shared="n_shared_experts", shared_count=1),

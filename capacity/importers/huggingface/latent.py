@@ -29,9 +29,9 @@ def latent(config: Config, hidden: int, indexer: bool | None, *, q_rank: int = 0
     index_size = config.count("index_head_dim") if indexer else 0
     extra = (
         (
-            Linear("indexer.wq_b", rank, index_heads * index_size, False, REPLICATED, "indexer"),
-            Linear("indexer.wk", hidden, index_size, False, REPLICATED, "indexer"),
-            Linear("indexer.weights_proj", hidden, index_heads, False, REPLICATED, "indexer"),
+            Linear("indexer.wq_b", rank, index_heads * index_size, False, REPLICATED),
+            Linear("indexer.wk", hidden, index_size, False, REPLICATED),
+            Linear("indexer.weights_proj", hidden, index_heads, False, REPLICATED),
         )
         if indexer
         else ()

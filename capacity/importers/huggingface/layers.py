@@ -234,6 +234,4 @@ def next_token_layers(config: Config, hidden: int, layer: Block) -> tuple[Block,
     if not count:
         return ()
     joint = Linear("eh_proj", 2 * hidden, hidden, False, REPLICATED, "attention")
-    return (
-        replace(layer, count=count, stack="mtp", extra=(joint,), vector_params=layer.vector_params + 3 * hidden),
-    )
+    return (replace(layer, count=count, stack="mtp", extra=(joint,), vector_params=layer.vector_params + 3 * hidden),)
