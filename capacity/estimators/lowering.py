@@ -161,13 +161,14 @@ def _attention(
     for linear in layer.projections:
         # Cross-attention projects the encoder's tokens to keys and values, once.
         from_encoder = layer.cross and linear.name in ("k_proj", "v_proj")
-        m = encoder[0] * encoder[1] if from_encoder else tokens
+        m = layer.table or (encoder[0] * encoder[1] if from_encoder else tokens)
         yield _gemm(f"{block.stack}.attention", "attention", linear, block.count, m, block.stack)
     if layer.split:
         sequences, queries, keys = tokens / layer.split, layer.split, layer.split
+    keys = layer.table or (encoder[2] if layer.cross else keys)
     yield Op(
         f"{block.stack}.attention.core", "attention", "attention", block.count,
-        m=tokens, sequences=sequences, queries=queries, keys=encoder[2] if layer.cross else keys,
+        m=tokens, sequences=sequences, queries=queries, keys=keys,
         heads=layer.heads, kv_heads=layer.kv_heads, key_size=layer.key_size, value_size=layer.value_size,
         window=layer.window, selected=inf if layer.compressed else layer.selected,
         causal=layer.causal and not layer.cross, cross=layer.cross,

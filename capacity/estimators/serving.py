@@ -365,10 +365,10 @@ def _setting(load: Load) -> str:
 
 
 def _verdict(load: Load, quantities: Mapping[str, Any]) -> str:
-    from capacity.quantities import format_interval, format_quantity
+    from capacity.quantities import format, format_interval
 
     capacity = load.cluster.device.memory_bytes
-    amount = f"{format_quantity(quantities['memory_per_device'].mid, 'byte')} of {format_quantity(capacity, 'byte')}"
+    amount = f"{format(quantities['memory_per_device'].mid, 'byte')} of {format(capacity, 'byte')}"
     if not load.fits:
         short = max(sum(load.memory.values()) - ENGINE_SHARE * capacity, 0.0)
         fewest = quantities.get("fewest_devices")
@@ -376,7 +376,7 @@ def _verdict(load: Load, quantities: Mapping[str, Any]) -> str:
             f"; {fewest.mid:g} devices hold it" if fewest is not None and fewest.mid > load.plan.tp * load.plan.pp
             else "; quantise it or take a larger device" if fewest is None else ""
         )
-        return f"DOES NOT FIT: needs {amount} per device, {format_quantity(short, 'byte')} too much{hint}"
+        return f"DOES NOT FIT: needs {amount} per device, {format(short, 'byte')} too much{hint}"
     token, rate = quantities["tpot"], quantities["tokens_per_s"]
     return (
         f"fits: {amount} per device; a token every {format_interval(token.low, token.mid, token.high, 's')}, "

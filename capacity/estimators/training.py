@@ -416,13 +416,13 @@ def describe_plan(plan: Plan, cluster: Cluster) -> str:
 
 
 def _verdict(run: Run, quantities: Mapping[str, Any]) -> str:
-    from capacity.quantities import format_interval, format_quantity
+    from capacity.quantities import format, format_interval
 
     capacity = run.cluster.device.memory_bytes
     need = quantities["memory_per_device"]
-    amount = f"{format_quantity(need.mid, 'byte')} of {format_quantity(capacity, 'byte')}"
+    amount = f"{format(need.mid, 'byte')} of {format(capacity, 'byte')}"
     if not run.fits:
-        short = format_quantity(max(need.mid - layout.USABLE_SHARE * capacity, 0.0), "byte")
+        short = format(max(need.mid - layout.USABLE_SHARE * capacity, 0.0), "byte")
         fewest = quantities.get("fewest_devices")
         hint = f"; {fewest.mid:g} devices hold it" if fewest is not None and fewest.mid > run.plan.devices else ""
         return f"DOES NOT FIT: needs {amount} per device, {short} too much{hint}"
