@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from capacity.rendering import words
+from capacity.rendering.layout import clip, flowed, joined, table, wrap
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,14 +38,14 @@ def _model(facts: dict[str, Any], style: Style) -> list[str]:
         for name, what in facts.items()
         if name != "name"
     ]
-    return [title, *_wrapped(rest, style, MARGIN, paint=("dim",))]
+    return [title, *(style.paint(line, "dim") for line in joined(rest, style, MARGIN))]
 
 
 def _section(section: Section, style: Style, *, everything: bool) -> list[str]:
     title = style.text(section.title.upper())
     parts = [style.text(part) for part in section.setting.split(" · ")]
     indent = " " * (len(title) + 2)
-    setting = _wrapped(parts, style, indent)
+    setting = joined(parts, style, indent)
     setting[0] = style.paint(title, "bold", "cyan") + setting[0][len(title) :]
     lines = [*setting, *_verdict(section, style)]
     lines += _memory(section, style)
@@ -93,7 +94,7 @@ def _bar(label: str, parts: dict[str, float], unit: str, full: float | None, sty
         (f"{style.part(number, 1)} ", f"{style.text(words.lower(words.label(name)))} {words.value(size, unit)}")
         for number, (name, size) in enumerate(parts.items())
     ]
-    return [f"{head}{bar}  {said}", *_flowed(legend, style, " " * len(head))]
+    return [f"{head}{bar}  {said}", *flowed(legend, style, " " * len(head))]
 
 
 def _cells(sizes: Sequence[float], room: int) -> list[int]:
@@ -105,19 +106,6 @@ def _cells(sizes: Sequence[float], room: int) -> list[int]:
         least = edges[-1] + (1 if size > 0.0 else 0)
         edges.append(min(max(round(room * done / total), least), room))
     return [after - before for before, after in zip(edges, edges[1:], strict=False)]
-
-
-def _flowed(items: Iterable[tuple[str, str]], style: Style, indent: str) -> list[str]:
-    """Coloured swatches with words, as many to a line as fit."""
-    lines, used = [indent], len(indent)
-    for swatch, said in items:
-        length = 2 + len(said)
-        if used + length > style.width and used > len(indent):
-            lines.append(indent)
-            used = len(indent)
-        lines[-1] += swatch + said + GUTTER
-        used += length + len(GUTTER)
-    return lines
 
 
 def _grid(quantities: list[Quantity], style: Style, *, notes: bool) -> list[str]:
@@ -181,18 +169,7 @@ def _alternatives(rows: Sequence[dict[str, Any]], style: Style, most: int) -> li
     keys = [key for key in dict.fromkeys(key for row in rows for key in row) if key != CAPACITY]
     header = [style.text(words.lower(words.label(key))) for key in keys]
     body = [[style.text(words.named(key, row.get(key))) for key in keys] for row in rows[:most]]
-    widths = [max(len(line[number]) for line in [header, *body]) for number in range(len(keys))]
-    while sum(widths) + len(widths) * 2 > style.width and len(keys) > 2:
-        keys, widths = keys[:-1], widths[:-1]
-    lines = []
-    for number, line in enumerate([header, *body]):
-        cells = [
-            f"{text:<{width}}" if column == 0 else f"{text:>{width}}"
-            for column, (text, width) in enumerate(zip(line, widths, strict=False))
-        ]
-        text = MARGIN + "  ".join(cells)
-        lines.append(style.paint(text, "dim") if number == 0 else text)
-    return lines
+    return table([header], body, style, MARGIN)
 
 
 def _warnings(warnings: Sequence[str], style: Style) -> list[str]:
@@ -209,7 +186,7 @@ def _assumptions(estimate: Estimate, style: Style) -> list[str]:
     items = [("", f"{_assumed(one, style)} [{style.text(one.tag)}]") for one in chosen]
     more = len(estimate.assumptions) - len(chosen)
     hint = f"{more} more with -v" if more > 0 else "sources with -v"
-    lines = [style.paint("ASSUMED", "bold", "cyan"), *_flowed(items, style, MARGIN)] if items else []
+    lines = [style.paint("ASSUMED", "bold", "cyan"), *flowed(items, style, MARGIN)] if items else []
     name = next((f"{mode}.{name}" for mode, section in estimate.sections.items() for name in section.quantities), "")
     hint += f" {style.drawn('·')} `--explain {name}` derives a number {style.drawn('·')} brackets are 90 % intervals"
     return [*lines, style.paint(clip(MARGIN + hint, style.width, style), "dim")]
@@ -239,47 +216,3 @@ def _sources(estimate: Estimate, style: Style) -> list[str]:
             body = wrap(said, style.width - len(head))
             lines += [(head if number == 0 else " " * len(head)) + line for number, line in enumerate(body)]
     return lines
-
-
-def _wrapped(parts: Sequence[str], style: Style, indent: str, paint: tuple[str, ...] = ()) -> list[str]:
-    """Short phrases joined by middle dots, broken only between phrases."""
-    dot = f" {style.drawn('·')} "
-    lines, current = [], ""
-    for part in parts:
-        joined = current + dot + part if current else part
-        if current and len(indent) + len(joined) > style.width:
-            lines.append(current)
-            joined = part
-        current = joined
-    lines.append(current)
-    return [indent + style.paint(clip(line, style.width - len(indent), style), *paint) if paint
-            else indent + clip(line, style.width - len(indent), style) for line in lines]
-
-
-def wrap(text: str, width: int) -> list[str]:
-    """Lines of whole words; a word longer than a line is cut."""
-    lines, current = [], ""
-    for word in text.split():
-        while len(word) > width:
-            room = width - len(current) - 1 if current else width
-            if room < 8:
-                lines.append(current)
-                current, room = "", width
-            current = f"{current} {word[:room]}" if current else word[:room]
-            word = word[room:]
-            lines.append(current)
-            current = ""
-        if current and len(current) + 1 + len(word) > width:
-            lines.append(current)
-            current = word
-        else:
-            current = f"{current} {word}" if current else word
-    return [*lines, current] if current or not lines else lines
-
-
-def clip(text: str, width: int, style: Style) -> str:
-    """The text, cut to a width with an ellipsis."""
-    if len(text) <= width:
-        return text
-    end = style.drawn("…")
-    return text[: max(width - len(end), 0)] + end

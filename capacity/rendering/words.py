@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from capacity.quantities import format as shown
-from capacity.quantities import format_exact, format_interval, unit_in_name
+from capacity.quantities import format_exact, format_interval, spellings, unit_in_name
 
 if TYPE_CHECKING:
     from capacity.spec.estimate import Assumption, Estimate, Quantity
@@ -37,18 +37,29 @@ def lower(text: str) -> str:
     return text if text[1:2].isupper() else text[:1].lower() + text[1:]
 
 
-def value(what: Any, unit: str = "1") -> str:
-    """A value with its unit; a count keeps every digit while it is short."""
+def value(what: Any, unit: str = "1", *, binary: bool = False) -> str:
+    """A value with its unit; a count keeps every digit while it is short; `binary` is GiB, not GB."""
     if what is None:
         return "–"
     if isinstance(what, bool):
         return "yes" if what else "no"
     if isinstance(what, (int, float)):
         exact = format_exact(float(what), unit) if unit == "1" and what == what and abs(what) < 1e300 else ""
-        return exact if 0 < len(exact) <= _LONGEST_COUNT else shown(float(what), unit)
+        return exact if 0 < len(exact) <= _LONGEST_COUNT else shown(float(what), unit, binary=binary)
     if isinstance(what, (list, tuple)):
         return ", ".join(value(one, unit) for one in what)
     return f"{what} {unit}" if unit not in ("", "1") else str(what)
+
+
+def scaled(what: float | None, unit: str) -> str:
+    """A number alone, in the unit its column is headed by ("GiB", "TFLOP/s", "" for none)."""
+    if what is None:
+        return "–"
+    above = unit.partition("/")[0]
+    base = next((kind for kind in ("byte", "FLOP") if above in spellings(kind)), "")
+    a, b = spellings(base)[above] if base else (1, 1)
+    number = float(what) * b / a
+    return f"{number:,.0f}" if number >= 100.0 else f"{number:.3g}"
 
 
 def named(name: str, what: Any) -> str:

@@ -1,0 +1,176 @@
+"""`capacity devices`: list, search and show the devices of the catalogue."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from capacity.cli.parsing import Parser, one_of
+from capacity.cli.terminal import style, write
+from capacity.rendering import layout, words
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from capacity.rendering.style import Style
+    from capacity.spec.device import Device
+
+# Column, unit it is shown in; bf16 stands for fp16 and fp8 for int8 where a device has only those.
+_COLUMNS = (
+    ("device", ""), ("memory", "GiB"), ("bandwidth", "GB/s"), ("bf16", "TFLOP/s"), ("fp8", "TFLOP/s"), ("power", "W"),
+    ("price", "1/h"), ("year", ""), ("vendor", ""),
+)  # fmt: skip
+
+
+def parser() -> Parser:
+    """The options of the command."""
+    parser = Parser(
+        "devices",
+        usage="[SEARCH ...] [options]",
+        description="List the accelerators and processors of the catalogue, or show one with its sources.\n"
+        "Peaks are dense. Every word of SEARCH must be in the id, name, vendor or architecture.",
+        examples=("capacity devices", "capacity devices h100", "capacity devices --vendor AMD", "capacity devices h100-sxm --json"),
+    )
+    parser.add_argument("search", nargs="*", metavar="SEARCH", help="words to look for; an id shows that device in full")
+    parser.add_argument("--kind", type=_kind, metavar="KIND", help="GPU, TPU, ASIC, CPU, Apple or edge")
+    parser.add_argument("--vendor", metavar="NAME", help="NVIDIA, AMD, Google ...")
+    parser.add_argument("--catalogue", action="append", metavar="DIR", help="a folder of your own devices; may be repeated")
+    parser.add_argument("--plain", action="store_true", help="no colour, ASCII only")
+    parser.add_argument("--json", action="store_true", help="the devices as JSON, in base units")
+    return parser
+
+
+def _kind(text: str) -> Any:
+    from capacity.catalogue.devices import KINDS
+
+    return one_of("kind", [kind.lower() for kind in KINDS])(text)
+
+
+def run(arguments: Namespace) -> None:
+    """Search, and print what was found."""
+    from capacity.catalogue.devices import list_devices
+
+    search = " ".join(arguments.search)
+    folders = tuple(arguments.catalogue or ())
+    found = list_devices(search, arguments.kind or "", arguments.vendor or "", folders)
+    exact = _named(search, found, folders)
+    if exact is not None:
+        found = [exact]
+    elif not found:
+        _nothing(arguments, folders)
+    if arguments.json:
+        from capacity.rendering.record import json
+
+        write(json({"schema": 1, "kind": "devices", "devices": [_record(device) for device in found]}))
+        return
+    chosen = style(plain=arguments.plain)
+    lines = _detail(found[0], chosen) if len(found) == 1 else _listing(found, chosen)
+    write("\n".join(lines) + "\n")
+
+
+def _named(search: str, found: list[Device], folders: tuple[str, ...]) -> Device | None:
+    """The device that is called exactly so, by id or alias; `h100` alone is a search."""
+    from capacity.catalogue.entry import normalised
+
+    wanted = normalised(search)
+    return next((device for device in found if wanted and wanted in (device.id, normalised(device.name))), None)
+
+
+def _nothing(arguments: Namespace, folders: tuple[str, ...]) -> None:
+    """Say that nothing was found, with the nearest names when a name was searched."""
+    from capacity.errors import InputError, UnknownNameError
+
+    if arguments.kind or arguments.vendor:
+        asked = " ".join(filter(None, (*arguments.search, arguments.kind, arguments.vendor)))
+        raise InputError(f"no device of the catalogue is {asked!r:.80}: `capacity devices` lists them")
+    from capacity.catalogue.entry import aliases, ids
+
+    known = [*ids("devices", folders), *aliases("devices", folders)]
+    raise UnknownNameError("device", " ".join(arguments.search), known, "`capacity devices` lists them")
+
+
+def _listing(found: list[Device], chosen: Style) -> list[str]:
+    rows = []
+    for device in found:
+        peak = device.peak_dense_flop_per_s
+        cells = (
+            device.id,
+            words.scaled(device.memory_bytes, "GiB"),
+            words.scaled(device.memory_bytes_per_s, "GB/s"),
+            words.scaled(peak.get("bf16", peak.get("fp16")), "TFLOP/s"),
+            words.scaled(peak.get("fp8", peak.get("int8")), "TFLOP/s"),
+            words.scaled(device.tdp_w, "W"),
+            words.value(device.usd_per_hour, "USD/h").removesuffix("/h"),
+            str(device.year),
+            device.vendor,
+        )
+        rows.append([chosen.text(cell) for cell in cells])
+    header = [[name for name, _ in _COLUMNS], [unit for _, unit in _COLUMNS]]
+    lines = layout.table(header, rows, chosen)
+    return [*lines, "", chosen.paint(f"{len(rows)} devices, peaks dense; `capacity devices ID` shows one with its sources", "dim")]
+
+
+def _detail(device: Device, chosen: Style) -> list[str]:
+    """Everything known of one device; each number with its source."""
+    rows: list[tuple[str, Any, str]] = [
+        ("vendor", device.vendor, ""), ("kind", f"{device.kind}, {device.segment}", ""),
+        ("architecture", device.architecture, ""), ("year", str(device.year), ""),
+    ]  # fmt: skip
+    rows += [(f"peak {dtype}, dense", value, "FLOP/s") for dtype, value in device.peak_dense_flop_per_s.items()]
+    rows += [
+        ("memory", device.memory_bytes, "byte"), ("memory bandwidth", device.memory_bytes_per_s, "byte/s"),
+        ("last-level cache", device.l2_bytes, "byte"), ("multiprocessors", device.multiprocessors, "1"),
+        ("clock", device.clock_hz, "Hz"), ("TDP", device.tdp_w, "W"), ("idle power", device.idle_w, "W"),
+        ("price", device.usd_per_hour, "USD/h"), ("embodied carbon", device.embodied_g, "g"),
+        ("devices in a node", str(device.devices_per_node), ""),
+    ]  # fmt: skip
+    for tier, link in (("link", device.link), ("network", device.network)):
+        if link is not None:
+            rows += [(tier, link.name, ""), (f"{tier} bandwidth", link.bytes_per_s, "byte/s"), (f"{tier} latency", link.latency_s, "s")]
+    if device.memory_type:
+        rows.insert(4 + len(device.peak_dense_flop_per_s) + 1, ("memory type", device.memory_type, ""))
+    sources: dict[str, int] = {}
+    shown = []
+    for name, value, unit in rows:
+        if value is None or value == "":
+            continue
+        source = getattr(value, "source", "")
+        note = f"[{sources.setdefault(source, len(sources) + 1)}]" if source else ""
+        said = words.value(value, unit, binary=name == "memory") if unit else value
+        shown.append((name, chosen.text(said), note))
+    also = f"  {chosen.drawn('·')}  also {', '.join(device.aliases)}" if device.aliases else ""
+    lines = [chosen.paint(chosen.text(device.name), "bold") + chosen.text(f"  {device.id}{also}")]
+    lines += layout.facts(shown, chosen)
+    lines += [""] if sources else []
+    for source, number in sources.items():
+        body = layout.wrap(chosen.text(source), chosen.width - 7)
+        lines += [chosen.paint(f"  {f'[{number}]' if row == 0 else '':<5}{line}", "dim") for row, line in enumerate(body)]
+    if device.notes:
+        lines += ["", *(f"  {line}" for line in layout.wrap(chosen.text(device.notes), chosen.width - 2))]
+    if device.origin != "catalogue":
+        lines.append(f"  from {chosen.text(device.origin)}")
+    return lines
+
+
+def _record(device: Device) -> dict[str, Any]:
+    """The device's fields, and the source of each number that has one."""
+    from dataclasses import asdict
+
+    record = asdict(device)
+    record["sources"] = {
+        name: value.source  # type: ignore[attr-defined]
+        for name, value in _numbers(device)
+        if getattr(value, "source", "")
+    }
+    return record
+
+
+def _numbers(device: Device) -> list[tuple[str, object]]:
+    plain = [(name, value) for name, value in vars(device).items() if isinstance(value, float)]
+    peaks = [(f"peak_dense_flop_per_s.{dtype}", value) for dtype, value in device.peak_dense_flop_per_s.items()]
+    links = [
+        (f"{tier}.{name}", value)
+        for tier, link in (("link", device.link), ("network", device.network))
+        if link is not None
+        for name, value in (("bytes_per_s", link.bytes_per_s), ("latency_s", link.latency_s))
+    ]
+    return [*plain, *peaks, *links]
