@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import pytest
 from exactness import assert_exact, small
+from torch import nn
+from transformers.models.step3p7.modeling_step3p7 import Step3p7TextModel
 
 QUERIES = 150
 
@@ -60,6 +62,89 @@ NEMOTRON = {
     "moe_intermediate_size": 40,
     "moe_shared_expert_intermediate_size": 72,
 }
+MINIMAX_M3 = {
+    "num_hidden_layers": 4,
+    "head_dim": 48,
+    "num_local_experts": 6,
+    "num_experts_per_tok": 3,
+    "dense_intermediate_size": 500,
+    "shared_intermediate_size": 44,
+    "rotary_dim": 24,
+    "index_n_heads": 2,
+    "index_head_dim": 20,
+    "index_block_size": 16,
+    "index_topk_blocks": 2,
+    "layer_types": ["full_attention"] + ["minimax_m3_sparse"] * 3,
+    "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
+}
+GEMMA4 = {
+    "num_hidden_layers": 6,
+    "head_dim": 32,
+    "global_head_dim": 48,
+    "num_global_key_value_heads": 4,
+    "hidden_size_per_layer_input": 24,
+    "vocab_size_per_layer_input": 900,
+    "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2,
+    "sliding_window": 32,
+}
+GEMMA4_EXPERTS = {
+    "hidden_size_per_layer_input": 0,
+    "attention_k_eq_v": True,
+    "enable_moe_block": True,
+    "num_experts": 6,
+    "top_k_experts": 3,
+    "moe_intermediate_size": 44,
+}
+GEMMA3N = {
+    "num_hidden_layers": 10,
+    "head_dim": 32,
+    "vocab_size_per_layer_input": 900,
+    "hidden_size_per_layer_input": 24,
+    "num_kv_shared_layers": 5,
+    "laurel_rank": 20,
+    "layer_types": (["sliding_attention"] * 4 + ["full_attention"]) * 2,
+    "altup_num_inputs": 3,
+}
+MIMO = {
+    "num_hidden_layers": 4,
+    "head_dim": 48,
+    "v_head_dim": 32,
+    "n_routed_experts": 6,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 44,
+    "layer_types": ["full_attention", "sliding_attention", "sliding_attention", "full_attention"],
+}
+DEEPSEEK_V4 = {
+    "vocab_size": 1000,
+    "hidden_size": 256,
+    "moe_intermediate_size": 44,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 8,
+    "head_dim": 64,
+    "q_lora_rank": 40,
+    "num_experts_per_tok": 3,
+    "n_routed_experts": 6,
+    "compress_rates": {"compressed_sparse_attention": 4, "heavily_compressed_attention": 16},
+    "layer_types": ["sliding_attention", *["compressed_sparse_attention", "heavily_compressed_attention"] * 2],
+    "o_groups": 4,
+    "o_lora_rank": 36,
+    "index_n_heads": 4,
+    "index_head_dim": 20,
+    "index_topk": 6,
+    "sliding_window": 16,
+    "max_position_embeddings": 512,
+}
+STEP = {
+    "num_hidden_layers": 5,
+    "head_dim": 48,
+    "n_routed_experts": 6,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 40,
+    "share_expert_dim": 44,
+    "num_sliding_attention_heads": 12,
+    "sliding_window": 32,
+    "layer_types": ["full_attention", "sliding_attention", "sliding_attention", "sliding_attention", "full_attention"],
+}
 LAYERS = ["linear_attention", "moe", "linear_attention", "full_attention", "mlp"]
 
 SDPA = [
@@ -74,9 +159,45 @@ SDPA = [
     ("nemotron_h", WIDE | NEMOTRON | {"layers_block_type": LAYERS}),
     ("nemotron_h", WIDE | NEMOTRON | {"layers_block_type": LAYERS, "moe_latent_size": 64}),
     ("nemotron_h", WIDE | NEMOTRON | {"layers_block_type": LAYERS, "use_bias": True, "mlp_bias": True, "attention_bias": True, "use_conv_bias": False}),
+    ("minimax_m2", WIDE | {"num_hidden_layers": 3, "head_dim": 48, "num_local_experts": 6, "num_experts_per_tok": 3}),
+    ("minimax_m3_vl_text", WIDE | MINIMAX_M3),
+    ("minimax", WIDE | {"num_hidden_layers": 4, "head_dim": 48, "num_local_experts": 6, "num_experts_per_tok": 3, "block_size": 32}),
+    ("gemma4_text", WIDE | GEMMA4),
+    ("gemma4_text", WIDE | GEMMA4 | {"num_kv_shared_layers": 2, "use_double_wide_mlp": True}),
+    ("gemma4_text", WIDE | GEMMA4 | GEMMA4_EXPERTS),
+    ("gemma3n_text", WIDE | GEMMA3N),
+]  # fmt: skip
+EAGER = [
+    ("mimo_v2_flash", WIDE | MIMO),
+    ("deepseek_v4", DEEPSEEK_V4),
+    ("deepseek_v4", DEEPSEEK_V4 | {"hc_mult": 2, "n_shared_experts": 1}),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("kind", "facts"), SDPA, ids=[f"{i}-{kind}" for i, (kind, _) in enumerate(SDPA)])
 def test_hybrid_is_exact(kind, facts):
     assert_exact(small(kind, **facts), queries=QUERIES)
+
+
+@pytest.mark.parametrize(("kind", "facts"), EAGER, ids=[f"{i}-{kind}" for i, (kind, _) in enumerate(EAGER)])
+def test_hybrid_without_fused_attention_is_exact(kind, facts):
+    assert_exact(small(kind, **facts), queries=QUERIES, attention="eager")
+
+
+class StepLanguageModel(nn.Module):
+    """The language model of Step 3.7, which transformers builds with its vision tower only."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.model = Step3p7TextModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    def forward(self, **inputs):
+        return self.lm_head(self.model(**inputs).last_hidden_state)
+
+
+@pytest.mark.parametrize("changes", [{}, {"num_sliding_attention_heads": None}, {"moe_layers_enum": "2,3,4"}])
+def test_step_is_exact(changes):
+    assert_exact(
+        small("step3p5", **WIDE | {"pad_token_id": 0} | STEP | changes), queries=QUERIES, build=StepLanguageModel
+    )

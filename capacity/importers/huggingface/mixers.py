@@ -173,6 +173,13 @@ def language_model(config: Config, *outer: str) -> Config:
     return text
 
 
+def truncated(config: Config, field: str, count: int) -> Config:
+    """The config with only the first `count` entries of a list."""
+    from capacity.importers.huggingface.config import Config as Reader
+
+    return Reader({**config.data, field: config.items(field)[:count]}, config.where)
+
+
 def next_token(hidden: int, blocks: tuple[Block, ...], times: float = 1.0) -> tuple[Block, ...]:
     """Multi-token prediction: `blocks` fed by a projection of the stream and the next token's embedding, with 3 norms."""
     if not times or not blocks:

@@ -47,8 +47,8 @@ def hybrid(config: Config, name: str) -> ModelSpec:
         size = config.count(config.named("head_dim", "attention_head_dim"), 128)
         groups = config.count("num_key_value_heads", 8)
         mixers.whole(config, heads, groups, "num_attention_heads by num_key_value_heads")
-        bias = config.flag("attention_bias", False)
-        return parts.attention(hidden, heads, groups, size, bias=bias, rotary_size=0.0)
+        # The published class gives these maps no bias, whatever attention_bias says.
+        return parts.attention(hidden, heads, groups, size, rotary_size=0.0)
 
     def mamba() -> Sublayer:
         return mixers.mamba2(
