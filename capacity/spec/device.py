@@ -20,7 +20,11 @@ class Device:
 
     peak_dense_flop_per_s: by dtype (fp64 fp32 tf32 bf16 fp16 fp8 fp4 int8 int4), dense, multiply and add as two.
     memory_bytes: what the vendor states, in bytes. link: to its neighbours inside a node.
-    usd_per_hour: a dated on-demand price for one device.
+    kind: GPU, TPU, ASIC, CPU, Apple or edge; segment: data-centre, workstation, consumer, laptop, embedded or phone.
+    multiprocessors: what the vendor schedules work on (SM, compute unit, core). l2_bytes: the last-level cache.
+    usd_per_hour: a dated on-demand price for one device. idle_w: drawn while nothing runs.
+    embodied_g: greenhouse gas of making it, in g CO2 equivalent, where someone published it.
+    network: one device's share of the adapters in the vendor's reference node, to other nodes.
     origin: "catalogue" or the user's folder it was read from.
     """
 
@@ -44,6 +48,10 @@ class Device:
     notes: str = ""
     origin: str = "catalogue"
     aliases: tuple[str, ...] = ()
+    segment: str = "data-centre"
+    idle_w: float | None = None
+    embodied_g: float | None = None
+    network: Link | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,8 @@ class Cluster:
     host_w: power of a node beside its devices (processors, memory, fans, adapters).
     pue: power usage effectiveness; grid_g_per_kwh: carbon intensity of the electricity.
     usd_per_device_hour: what is paid, when given; else the device's own price.
+    max_nodes: how many nodes one fabric joins, where it is known.
+    assumptions: for each value no datasheet gives, what it was taken from.
     """
 
     id: str
@@ -69,6 +79,7 @@ class Cluster:
     storage_bytes_per_s: float | None = None
     origin: str = "catalogue"
     assumptions: dict[str, str] = field(default_factory=dict)
+    max_nodes: float | None = None
 
     @property
     def devices(self) -> int:
