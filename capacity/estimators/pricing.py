@@ -45,7 +45,8 @@ class Pricer:
 
     dtype: format of the products' weights; bytes_per_activation and bytes_per_kv: stored widths.
     bytes_per_weight: by precision group, "" the default. sustained: share of the benchmarked rate that
-    holds in a long run (power and clocks), 1 for short ones.
+    holds in a long run (power and clocks), 1 for short ones. wide: precision groups that are computed in
+    `wide_dtype` whatever the rest runs in.
     """
 
     device: Device
@@ -56,17 +57,16 @@ class Pricer:
     bytes_per_kv: float = 2.0
     sustained: float = 1.0
     attention_share: float = 1.0
+    wide: frozenset[str] = frozenset()
+    wide_dtype: str = "bf16"
 
     def group_bytes(self, group: str) -> float:
         """Stored width of a weight of this precision group, in bytes."""
         return self.bytes_per_weight.get(group, self.bytes_per_weight[""])
 
     def group_dtype(self, group: str) -> str:
-        """Format the products of this group run in: a group kept at 16 bits runs as such."""
-        width = self.group_bytes(group)
-        if width >= 4.0:
-            return "fp32"
-        return self.dtype if width < 2.0 or self.dtype in ("fp16", "fp32", "tf32") else "bf16"
+        """Format the products of this group run in: a group kept wide runs in 16 bits."""
+        return self.wide_dtype if group in self.wide else self.dtype
 
     def gemm_s(self, op: Op, m: float, n: float, k: float, touched: float | None = None) -> float:
         """Time of one product of m x k by k x n; `touched`: matrices read where not all resident ones are."""

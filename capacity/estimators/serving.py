@@ -234,7 +234,10 @@ def _load(
     parts["KV cache"] = memory.kv_cache_bytes(
         running * context, per_token / (workload.precision.kv_bits / 8.0), workload.precision.kv_bits / 8.0
     )
-    pricer = Pricer(cluster.device, case.profile, FORMATS[word][1], widths, 2.0, workload.precision.kv_bits / 8.0)
+    wide = frozenset(group for group, width in widths.items() if width >= 2.0) if widths[""] < 2.0 else frozenset()
+    pricer = Pricer(
+        cluster.device, case.profile, FORMATS[word][1], widths, 2.0, workload.precision.kv_bits / 8.0, wide=wide
+    )
     network = Network.of(cluster, case.profile)
     step = decode_step(model, plan, network, pricer, running, workload.prompt_len + workload.output_len / 2.0)
     prompt = prefill(model, plan, network, pricer, workload.prompt_len)

@@ -221,7 +221,7 @@ def _run(
     pricer = Pricer(
         cluster.device, case.profile, workload.precision.compute, {"": workload.precision.weight_bits / 8.0},
         workload.precision.activation_bits / 8.0, sustained=case.profile.sustained_share * stack.sustained,
-        attention_share=stack.attention,
+        attention_share=stack.attention, wide=frozenset({"head", "router"} if workload.precision.compute == "fp8" else ()),
     )
     network = Network.of(cluster, case.profile)
     time = step_time(model, table, weights, workload, plan, network, pricer, stack, rounds)
