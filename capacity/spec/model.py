@@ -51,6 +51,8 @@ class Attention:
     `selected` and the indexer then choose among these.
     split: the sequence is cut into pieces of this many positions that do not see each other, and the kernel
     is called on the pieces (0: not cut; a `window` only masks).
+    table: keys come from a learnt table of this many rows, the same for all sequences (0: from the tokens);
+    its projections are applied to those rows.
     """
 
     projections: tuple[Linear, ...]
@@ -72,6 +74,7 @@ class Attention:
     rotary_size: float = 0.0
     qk_norm: bool = False
     split: float = 0.0
+    table: float = 0.0
     compressed: float = 0.0
     indexer_value_size: float = 1.0
 
