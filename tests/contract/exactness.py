@@ -58,6 +58,7 @@ def published(
     config._attn_implementation = attention
     options: dict[str, Any] = {"attn_implementation": attention}
     if experts is not None:
+        config._experts_implementation = experts
         options["experts_implementation"] = experts
     with torch.device("meta"):
         model = (auto.from_config(config, **options) if build is None else build(config)).eval()

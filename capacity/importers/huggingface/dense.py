@@ -17,6 +17,7 @@ FAMILIES = {
         norms=1, qkv_bias=BIAS, out_bias=BIAS, qk_norm="all", qk_norm_if=("use_qk_norm", False), tied=True
     ),
     "cohere2": Family(norms=1, qkv_bias=BIAS, out_bias=BIAS, tied=True, windows=4),
+    "cwm": Family(head=128, kv=8, windows=-4, window=8192),
     "ernie4_5": Family(qkv_bias=USE_BIAS, out_bias=USE_BIAS, mlp_bias=USE_BIAS, head=128, kv=2, tied=True),
     "exaone4": Family(qk_norm="head", windows=4),
     "gemma": Family(qkv_bias=BIAS, out_bias=BIAS, head=256, tied=True),
@@ -27,10 +28,23 @@ FAMILIES = {
     "granite": Family(qkv_bias=BIAS, out_bias=BIAS, mlp_bias=MLP_BIAS),
     "helium": Family(qkv_bias=BIAS, mlp_bias=MLP_BIAS, head=128),
     "hunyuan_v1_dense": Family(qkv_bias=BIAS, out_bias=BIAS, qk_norm="head"),
+    "hyperclovax": Family(
+        qkv_bias=BIAS, out_bias=BIAS, mlp_bias=MLP_BIAS, more_norms=2.0, more_norms_if=("use_post_norm", True)
+    ),
+    "iquestcoder": Family(qkv_bias=BIAS, out_bias=BIAS, mlp_bias=MLP_BIAS, head=128, kv=8),
+    "jais2": Family(
+        norms=4,
+        final_norm=2,
+        qkv_bias=("attention_bias", True),
+        out_bias=("attention_bias", True),
+        mlp_bias=("mlp_bias", True),
+        gated=False,
+    ),
     "llama": Family(qkv_bias=BIAS, out_bias=BIAS, mlp_bias=MLP_BIAS),
     "mimo": Family(qkv_bias=("attention_bias", True), mtp=True),
     "ministral3": Family(head=128, kv=8),
     "mistral": Family(kv=8, windows="all"),
+    "nanochat": Family(norms=0, final_norm=0, qkv_bias=BIAS, out_bias=BIAS, gated=False),
     "nemotron": Family(norms=4, final_norm=2, qkv_bias=BIAS, out_bias=BIAS, mlp_bias=MLP_BIAS, gated=False, rotary=0.5),
     "olmo": Family(norms=0, final_norm=0, qkv_bias=BIAS, out_bias=BIAS),
     "olmo2": Family(qkv_bias=BIAS, out_bias=BIAS, qk_norm="all"),
@@ -63,6 +77,7 @@ FAMILIES = {
         windows="all",
         window=0,
     ),
+    "vaultgemma": Family(qkv_bias=BIAS, out_bias=BIAS, head=256, kv=4, tied=True, windows=2),
 }
 
 ADAPTERS = {kind: partial(decoder, family=family) for kind, family in FAMILIES.items()}

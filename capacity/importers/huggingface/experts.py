@@ -63,7 +63,7 @@ def after_first(config: Config, layers: int, default: int = 0) -> list[bool]:
     kinds = per_layer(config, "mlp_layer_types", layers)
     if kinds is not None:
         return [kind == "sparse" for kind in kinds]
-    first = config.count("first_k_dense_replace", default, least=0)
+    first = config.count(config.named("first_k_dense_replace", "num_dense_layers"), default, least=0)
     step = config.count("moe_layer_freq", 1)
     return [layer >= first and layer % step == 0 for layer in range(layers)]
 
@@ -93,6 +93,20 @@ def between(config: Config, layers: int) -> list[bool]:
 
 
 FAMILIES = {
+    "afmoe": Family(
+        norms=4,
+        qkv_bias=BIAS,
+        out_bias=BIAS,
+        qk_norm="head",
+        head=128,
+        gate=True,
+        windows=4,
+        window=1024,
+        sparse=partial(after_first, default=1),
+        experts=partial(
+            routed, count=64, active=6, shared="num_shared_experts", shared_count=2, correction=True
+        ),
+    ),
     "dots1": Family(
         qkv_bias=BIAS, out_bias=BIAS, qk_norm="head", sparse=after_first,
         experts=partial(routed, shared="n_shared_experts", shared_count=1), windows="above",
@@ -103,6 +117,12 @@ FAMILIES = {
         experts=partial(
             routed, count=64, active=6, shared="moe_num_shared_experts", shared_count=2, correction=True
         ),
+    ),
+    "exaone_moe": Family(
+        qk_norm="head",
+        windows=4,
+        sparse=partial(after_first, default=1),
+        experts=partial(routed, count=64, active=8, shared="num_shared_experts", shared_count=1),
     ),
     "flex_olmo": Family(
         qkv_bias=BIAS, out_bias=BIAS, qk_norm="all", experts=partial(routed, count=7, active=5, width=WIDTH[1:])

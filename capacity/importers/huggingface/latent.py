@@ -110,6 +110,12 @@ FAMILIES = {
         mtp=True,
     ),
 }
+FAMILIES["mistral4"] = Family(
+    mixer=partial(latent, q_rank=1024),
+    experts=partial(SHARED, count=128, active=4, shared_count=1),
+    sparse=after_first,
+)
+FAMILIES["minicpm3"] = Family(mixer=partial(latent, q_rank=768), mlp_bias=("mlp_bias", False), tied=True)
 FAMILIES["kimi_k2"] = FAMILIES["deepseek_v3"]
 
 ADAPTERS = {kind: partial(decoder, family=family) for kind, family in FAMILIES.items()}

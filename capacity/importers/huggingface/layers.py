@@ -25,13 +25,14 @@ class Family:
     """The few facts in which one decoder family differs from another.
 
     A `Rule` is a fixed answer, or the config field that gives it with its default.
-    norms: norm weights of a layer, and final_norm of the model's end, in multiples of the hidden size.
+    norms: norm weights of a layer, and final_norm of the model's end, in multiples of the hidden size;
+    more_norms: those a layer has besides if more_norms_if holds.
     qk_norm: "" for none, "head" for one weight per feature of a head, "all" for one per feature of all heads;
     qk_norm_if: whether it is there.
     head, kv: head size and KV heads where the config gives none (0: hidden / heads, and as many as heads).
     windows: which layers have a window when the config lists no layer types: "none", "all", "above"
     (from max_window_layers on, if use_sliding_window), "chunked" (where no_rope_layers is not 0), or a number n:
-    all but every n-th; window: its width when the config does not name it.
+    all but every n-th, or of -n: all but the first of every n; window: its width when the config does not name it.
     dense_width: the field that gives the width of dense networks; dense_vectors: parameters of their activation.
     gate: the attention output is gated by a projection of its own width.
     sinks: an attention sink per head. mixer: what builds the attention, from config, hidden size and the layer's
@@ -40,6 +41,8 @@ class Family:
     """
 
     norms: float = 2.0
+    more_norms: float = 0.0
+    more_norms_if: Rule = True
     final_norm: float = 1.0
     qkv_bias: Rule = False
     out_bias: Rule = False
@@ -132,8 +135,9 @@ def windows(config: Config, count: int, rule: str | int, width: int) -> list[flo
     if rule == "chunked":
         period = config.count("no_rope_layer_interval", 4)
     else:
-        period = config.count("sliding_window_pattern", rule, least=0)
-    return [window if not period or (layer + 1) % period else None for layer in range(count)]
+        period = config.count(config.named("sliding_window_pattern", "global_attn_every_n_layers"), rule, least=0)
+    full = 0 if period < 0 else period - 1
+    return [window if not period or layer % abs(period) != full else None for layer in range(count)]
 
 
 def architecture(config: Config) -> str:
@@ -182,6 +186,8 @@ def decoder(config: Config, name: str, family: Family) -> ModelSpec:
     routed = family.experts(config, hidden) if family.experts is not None and any(sparse) else None
     chunked = family.windows == "chunked"
 
+    norms = hidden * (family.norms + (family.more_norms if answer(config, family.more_norms_if) else 0.0))
+
     def mixer(variant: Any) -> Attention:
         if family.mixer is None:
             return grouped_query(config, hidden, family)
@@ -203,7 +209,7 @@ def decoder(config: Config, name: str, family: Family) -> ModelSpec:
                 bias=answer(config, family.mlp_bias),
                 vector_params=family.dense_vectors,
             )
-        return Block(1, hidden, (attention, network), vector_params=family.norms * hidden)
+        return Block(1, hidden, (attention, network), vector_params=norms)
 
     seen = windows(config, count, family.windows, family.window)
     blocks = parts.stack(zip(seen, sparse, variants, strict=True), layer)

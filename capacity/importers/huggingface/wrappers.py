@@ -34,7 +34,7 @@ ADAPTERS = {
     "gemma3": partial(language_model, kind="gemma3_text", tied=True),
     "kimi_k25": partial(language_model, kind="deepseek_v3", tied=True),
     "llama4": partial(language_model, kind="llama4_text"),
-    "mistral3": partial(language_model, kind="mistral"),
+    "mistral3": partial(language_model, kind="mistral", tied=True),
     "qwen3_vl": partial(language_model, kind="qwen3_vl_text"),
     "qwen3_vl_moe": partial(language_model, kind="qwen3_vl_moe_text"),
 }
