@@ -12,18 +12,16 @@ import os.path
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from capacity.errors import FileFormatError, InputError, UnknownNameError
+from capacity.catalogue.entry import CATALOGUE, SHIPPED, ids, read_entry, roots
+from capacity.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from capacity.spec.model import ModelSpec
 
-CATALOGUE = "catalogue"
-_HERE = os.path.dirname(__file__)
 _ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-.+")
 _LONGEST_ID = 100
-_LARGEST_FILE_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -74,27 +72,24 @@ def load_model(name: str, folders: Iterable[str] = ()) -> ModelSpec:
 def load_preset(name: str, folders: Iterable[str] = ()) -> ModelPreset:
     """Read one preset without lowering it; `<folder>/models/<id>.toml` of a user's folder comes first."""
     folders = tuple(folders)
-    key = _normalised(name)
-    if key:
+    for key in _meant(_normalised(name)):
         preset = _find(key, folders)
-        if preset is None:
-            for alternative in _alternatives(key):
-                preset = _find(alternative, folders)
-                if preset is not None:
-                    break
         if preset is not None:
             return preset
-    raise UnknownNameError("model", name, _ids(folders), "`capacity models` lists them")
+    raise UnknownNameError("model", name, ids("models", folders), "`capacity models` lists them")
 
 
 def list_models(search: str = "", family: str = "", folders: Iterable[str] = ()) -> tuple[ModelPreset, ...]:
-    """List the presets whose id, name, family or organisation holds every word of `search`; none is lowered."""
+    """List the presets whose id, name, family or organisation holds every word of `search`; none is lowered.
+
+    family: a family or how it begins ("qwen" for "qwen2.5").
+    """
     folders = tuple(folders)
     words = search.lower().split()
     found = []
-    for key in _ids(folders):
+    for key in ids("models", folders):
         preset = _find(key, folders)
-        if preset is None or (family and preset.family != family.lower()):
+        if preset is None or not preset.family.startswith(family.lower()):
             continue
         text = f"{preset.id} {preset.name} {preset.family} {preset.organisation}".lower()
         if all(word in text for word in words):
@@ -105,69 +100,32 @@ def list_models(search: str = "", family: str = "", folders: Iterable[str] = ())
 def _normalised(name: str) -> str:
     """Lower case, without a hub's organisation; "" for what cannot be an id, so no path is ever left."""
     key = name.strip().lower().replace("_", "-").replace(" ", "-")
-    organisation, slash, rest = key.partition("/")
-    key = rest if slash and organisation else key
-    if len(key) > _LONGEST_ID or not key[:1].isalnum() or not _ALPHABET.issuperset(key):
+    parts = key.split("/")
+    if len(key) > _LONGEST_ID or len(parts) > 2:
         return ""
-    return key
+    return parts[-1] if all(part[:1].isalnum() and _ALPHABET.issuperset(part) for part in parts) else ""
 
 
-def _alternatives(key: str) -> Iterator[str]:
-    """Ids an unknown name may stand for: an alias, or the base model of a tuned or repackaged one."""
-    names = _read(os.path.join(_HERE, "models", "aliases.toml"))
+def _meant(key: str) -> Iterator[str]:
+    """Ids a name may stand for: itself, an alias, the base model of a tuned or repackaged one."""
+    if not key:
+        return
+    yield key
+    names = read_entry(os.path.join(SHIPPED, "models", "aliases.toml"), CATALOGUE).data
     aliases: dict[str, str] = names["aliases"]
-    if key in aliases:
-        yield aliases[key]
-    for suffix in names["tuned"]:
-        base = key.removesuffix(suffix)
-        if base != key:
-            yield base
-            if base in aliases:
-                yield aliases[base]
-
-
-def _roots(folders: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Where presets lie and what they are tagged with, first come first served."""
-    for folder in folders:
-        yield os.path.join(folder, "models"), str(folder)
-    yield os.path.join(_HERE, "models"), CATALOGUE
-
-
-def _ids(folders: tuple[str, ...]) -> list[str]:
-    ids: set[str] = set()
-    for root, _ in _roots(folders):
-        if os.path.isdir(root):
-            ids.update(entry[:-5] for entry in os.listdir(root) if entry.endswith(".toml"))
-    return sorted(ids - {"aliases"})
+    for base in (key, *(key.removesuffix(suffix) for suffix in names["tuned"])):
+        yield aliases.get(base, base)
 
 
 def _find(key: str, folders: tuple[str, ...]) -> ModelPreset | None:
     if key == "aliases":
         return None
-    for root, origin in _roots(folders):
-        path = os.path.join(root, f"{key}.toml")
+    for root, origin in roots(folders):
+        path = os.path.join(root, "models", f"{key}.toml")
         if os.path.isfile(path):
-            return _preset(key, _read(path), path if origin != CATALOGUE else f"model {key}", origin)
+            where = f"model {key}" if origin == CATALOGUE else path
+            return _preset(key, read_entry(path, origin).data, where, origin)
     return None
-
-
-def _read(path: str) -> dict[str, Any]:
-    import tomllib
-
-    try:
-        with open(path, "rb") as file:
-            raw = file.read(_LARGEST_FILE_BYTES + 1)
-        if len(raw) > _LARGEST_FILE_BYTES:
-            raise FileFormatError(f"{path}: more than {_LARGEST_FILE_BYTES} bytes is too large for a preset")
-        return tomllib.loads(raw.decode("utf-8"))
-    except OSError as error:
-        raise FileFormatError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except UnicodeDecodeError:
-        raise FileFormatError(f"{path}: not UTF-8 text; a preset is a TOML file") from None
-    except RecursionError:
-        raise FileFormatError(f"{path}: nested too deeply for a preset") from None
-    except ValueError as error:
-        raise FileFormatError(f"{path}: not valid TOML ({error})") from None
 
 
 def _preset(key: str, data: dict[str, Any], where: str, origin: str) -> ModelPreset:
