@@ -145,6 +145,30 @@ STEP = {
     "sliding_window": 32,
     "layer_types": ["full_attention", "sliding_attention", "sliding_attention", "sliding_attention", "full_attention"],
 }
+SCAN = {"mamba_n_heads": 8, "mamba_d_head": 64, "mamba_n_groups": 2, "mamba_d_state": 16, "mamba_chunk_size": 32}
+JAMBA = {
+    "num_hidden_layers": 4,
+    "attn_layer_period": 4,
+    "attn_layer_offset": 1,
+    "num_experts": 6,
+    "num_experts_per_tok": 3,
+    "mamba_dt_rank": 20,
+}
+ZAMBA2 = {
+    "num_key_value_heads": 8,
+    "num_hidden_layers": 6,
+    "layers_block_type": ["mamba", "hybrid", "hybrid", "mamba", "hybrid", "hybrid"],
+    "mamba_d_state": 16,
+    "mamba_ngroups": 2,
+    "n_mamba_heads": 8,
+    "chunk_size": 32,
+    "adapter_rank": 20,
+    "num_mem_blocks": 2,
+}
+MAMBA2 = {"num_heads": 8, "head_dim": 64, "state_size": 16, "n_groups": 2, "chunk_size": 32, "num_hidden_layers": 2}
+MAMBA = {"state_size": 16, "num_hidden_layers": 2}
+SHORT = {"num_hidden_layers": 4, "layer_types": ["conv", "full_attention", "conv", "conv"]}
+GRANITE = {"num_hidden_layers": 4, "layer_types": ["mamba", "attention", "mamba", "mamba"], "shared_intermediate_size": 88}
 LAYERS = ["linear_attention", "moe", "linear_attention", "full_attention", "mlp"]
 
 SDPA = [
@@ -166,8 +190,26 @@ SDPA = [
     ("gemma4_text", WIDE | GEMMA4 | {"num_kv_shared_layers": 2, "use_double_wide_mlp": True}),
     ("gemma4_text", WIDE | GEMMA4 | GEMMA4_EXPERTS),
     ("gemma3n_text", WIDE | GEMMA3N),
+    ("falcon_h1", WIDE | SCAN | {"num_hidden_layers": 2, "mamba_d_ssm": 192, "mamba_d_head": 24, "head_dim": 48}),
+    ("falcon_h1", WIDE | SCAN | {"num_hidden_layers": 2, "mamba_d_ssm": None, "mamba_rms_norm": True, "projectors_bias": True}),
+    ("jamba", WIDE | JAMBA),
+    ("jamba", WIDE | JAMBA | {"num_experts": 1, "mamba_proj_bias": True, "mamba_dt_rank": "auto"}),
+    ("bamba", WIDE | SCAN | {"num_hidden_layers": 3, "attn_layer_indices": [1], "mamba_proj_bias": True}),
+    ("granitemoehybrid", WIDE | SCAN | GRANITE | {"num_local_experts": 6, "num_experts_per_tok": 3}),
+    ("granitemoehybrid", WIDE | SCAN | GRANITE | {"num_local_experts": 0, "tie_word_embeddings": True}),
+    ("zamba2", WIDE | ZAMBA2),
+    ("zamba2", WIDE | ZAMBA2 | {"use_shared_attention_adapter": True, "use_mem_rope": True, "num_mem_blocks": 1}),
+    ("lfm2", WIDE | SHORT),
+    ("lfm2", WIDE | {"num_hidden_layers": 3, "full_attn_idxs": [1], "block_auto_adjust_ff_dim": False, "conv_bias": True}),
+    ("lfm2_moe", WIDE | SHORT | {"num_dense_layers": 1, "num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 44}),
+    ("recurrent_gemma", WIDE | {"num_key_value_heads": 1, "num_hidden_layers": 4, "lru_width": 320, "attention_window_size": 32}),
 ]  # fmt: skip
 EAGER = [
+    ("mamba", DENSE | MAMBA),
+    ("mamba", DENSE | MAMBA | {"use_bias": True, "use_conv_bias": False, "time_step_rank": 20}),
+    ("falcon_mamba", DENSE | MAMBA),
+    ("mamba2", DENSE | MAMBA2),
+    ("rwkv", {"vocab_size": 1000, "hidden_size": 256, "num_hidden_layers": 3, "context_length": 512}),
     ("mimo_v2_flash", WIDE | MIMO),
     ("deepseek_v4", DEEPSEEK_V4),
     ("deepseek_v4", DEEPSEEK_V4 | {"hc_mult": 2, "n_shared_experts": 1}),
@@ -189,6 +231,7 @@ class StepLanguageModel(nn.Module):
 
     def __init__(self, config):
         super().__init__()
+        config._experts_implementation = "batched_mm"
         self.model = Step3p7TextModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 

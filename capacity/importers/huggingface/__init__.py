@@ -147,6 +147,18 @@ MODULES: dict[str, str] = {
     "mt5": "encoder_decoders",
     "umt5": "encoder_decoders",
     "whisper": "encoder_decoders",
+    "bamba": "recurrent",
+    "falcon_h1": "recurrent",
+    "falcon_mamba": "recurrent",
+    "granitemoehybrid": "recurrent",
+    "jamba": "recurrent",
+    "lfm2": "recurrent",
+    "lfm2_moe": "recurrent",
+    "mamba": "recurrent",
+    "mamba2": "recurrent",
+    "recurrent_gemma": "recurrent",
+    "rwkv": "recurrent",
+    "zamba2": "recurrent",
 }
 
 

@@ -36,13 +36,13 @@ def mamba2(
     kernel: int,
     chunk: int,
     bias: bool = False,
+    out_bias: bool | None = None,
     conv_bias: bool = True,
     norm: bool = True,
-    skip: float = 1.0,
 ) -> Recurrent:
     """A Mamba-2 mixer: one map to gate, inputs, B, C and time steps; convolution; scan; gated norm; map back.
 
-    norm: whether the gated norm has weights. skip: weights of the skip connection D a head.
+    bias: of the first map; out_bias: of the last (None: the same). norm: whether the gated norm has weights.
     """
     whole(config, heads, groups, "heads of the Mamba layers by their groups")
     inner = heads * head_size
@@ -50,7 +50,7 @@ def mamba2(
     return Recurrent(
         (
             Linear("in_proj", hidden, inner + channels + heads, bias, COLUMN),
-            Linear("out_proj", inner, hidden, bias, ROW),
+            Linear("out_proj", inner, hidden, bias if out_bias is None else out_bias, ROW),
         ),
         "mamba2",
         heads=heads,
@@ -62,7 +62,7 @@ def mamba2(
         conv_bias=conv_bias,
         chunk=chunk,
         # A time step's bias, a decay and a skip weight a head.
-        vector_params=(2 + skip) * heads + (inner if norm else 0),
+        vector_params=3 * heads + (inner if norm else 0),
     )
 
 
