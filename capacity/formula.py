@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 if TYPE_CHECKING:
     from types import CodeType
+    from typing import Self
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -38,6 +39,14 @@ class Formula:
         """Names of the parameters, in order."""
         code: CodeType = self.function.__code__
         return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Parameters that need not be given, with their values."""
+        code: CodeType = self.function.__code__
+        positional = self.function.__defaults__ or ()
+        names = code.co_varnames[code.co_argcount - len(positional) : code.co_argcount]
+        return dict(zip(names, positional, strict=True)) | (self.function.__kwdefaults__ or {})
 
     @property
     def derivation(self) -> str:
@@ -67,7 +76,8 @@ class Sourced(float):
     source: str
     tag: str
 
-    def __new__(cls, value: float, label: str = "", source: str = "", tag: str = "catalogue") -> Sourced:
+    def __new__(cls, value: float, label: str = "", source: str = "", tag: str = "catalogue") -> Self:
+        """Make a number and note where it came from."""
         self = super().__new__(cls, value)
         self.label = label
         self.source = source
@@ -84,7 +94,8 @@ class Traced(float):
     __slots__ = ("call",)
     call: Call
 
-    def __new__(cls, value: float, call: Call) -> Traced:
+    def __new__(cls, value: float, call: Call) -> Self:
+        """Make a number and note the call that gave it."""
         self = super().__new__(cls, value)
         self.call = call
         return self
@@ -140,13 +151,7 @@ def _record(entry: Formula, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
 def bind(entry: Formula, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Inputs by parameter name, defaults filled in."""
     names = entry.parameters
-    inputs = dict(zip(names, args, strict=False)) | kwargs
-    defaults = entry.function.__defaults__ or ()
-    for name, default in zip(reversed(entry.function.__code__.co_varnames[: entry.function.__code__.co_argcount]),
-                             reversed(defaults), strict=False):
-        inputs.setdefault(name, default)
-    for name, default in (entry.function.__kwdefaults__ or {}).items():
-        inputs.setdefault(name, default)
+    inputs = entry.defaults | dict(zip(names, args, strict=False)) | kwargs
     return {name: inputs[name] for name in names if name in inputs}
 
 

@@ -46,7 +46,7 @@ def minimum(a: Any, b: Any) -> Any:
 
 def where(condition: Any, a: Any, b: Any) -> Any:
     """`a` where the condition holds, else `b`; both are computed."""
-    if isinstance(condition, (bool, int)):
+    if _plain(condition):
         return a if condition else b
     return _namespace(condition, a, b).where(condition, a, b)
 

@@ -375,6 +375,7 @@ def spellings(unit: str) -> Factors:
 # A factor, its label, and from how many of it on it is used.
 _Scale = tuple[Ratio, str, float]
 _BARE = ("1", "USD", "fraction")  # written without a word for the unit
+_WHOLE = ("1", "byte", "bit", "FLOP")  # come in whole numbers, so 2 byte is not 2.00 byte
 
 
 def _scales(letters: str, label: str) -> tuple[_Scale, ...]:
@@ -503,7 +504,7 @@ def _number(value: float, unit: str, digits: int, scale: _Scale) -> str:
     (a, b), _, _ = scale
     kind = _kind(unit.partition("/")[0])
     scaled = value * b / a
-    if kind == "1" and a == b and scaled == int(scaled) and abs(scaled) < 10_000:
+    if kind in _WHOLE and a == b and scaled == int(scaled) and abs(scaled) < 10_000:
         number = str(int(scaled))
     elif kind == "USD" and a == b and 1 <= abs(scaled) < 100:
         number = f"{scaled:.2f}"  # cents
@@ -584,9 +585,12 @@ _NAMED = {
 def unit_in_name(name: str) -> str:
     """The unit a name carries: "byte" for weight_bytes, "FLOP/s" for peak_flop_per_s, "1" for layers.
 
-    A word that is one letter long is a unit only behind another (latency_s, not s).
+    A word that is one letter long is a unit only behind another (latency_s, not s); a time per
+    thing carries its unit at the end (time_per_token_s).
     """
     over, *under = name.split("_per_")
+    if over.endswith("time"):
+        return _named(name)
     units = [_named(f"x_{over}" if under else over), *(_named(f"x_{part}") for part in under)]
     below = [unit for unit in units[1:] if unit not in ("1", "fraction")]
     return "/".join([units[0], *below])
