@@ -13,7 +13,7 @@ from capacity.estimators.intervals import Uncertain, Value, with_intervals
 from capacity.estimators.lowering import Tokens, active_parameter_count, forward_flop, lower
 from capacity.estimators.power import emissions, power_of
 from capacity.estimators.pricing import Pricer, peak_flop_per_s
-from capacity.estimators.serving_time import decode_step, prefill
+from capacity.estimators.serving_time import FRONT_END_PER_TOKEN_S, FRONT_END_S, decode_step, prefill
 from capacity.estimators.sharding import shard
 from capacity.estimators.training_time import Network
 from capacity.formula import scaled, sourced, total
@@ -268,8 +268,7 @@ def _account(case: Case, load: Load) -> Any:
         token = schedule.time_per_output_token_s(
             step, prompt, sourced(workload.output_len, "output length"), load.running
         )
-        busy = min(load.running * prompt / (load.running * prompt + workload.output_len * step), 0.9)
-        first = schedule.time_to_first_token_s(prompt, step, busy, 0.0)
+        first = first_token_s(load, step, prompt, token)
         waiting = max(workload.concurrency / load.running - 1.0, 0.0)
         request = schedule.request_time_s(first, token, workload.output_len)
         first = first + waiting * request
@@ -289,6 +288,7 @@ def _account(case: Case, load: Load) -> Any:
             "requests_per_s": Value(rate, "1/s", "finished requests, all replicas"),
             "prefill_tokens_per_s": Value(workload.prompt_len / prompt, "1/s", "of one prompt alone"),
             "running": Value(load.running, "1", "requests decoded together, each replica"),
+            "device_memory": Value(cluster.device.memory_bytes, "byte", "of one device, as its vendor states it"),
             "memory_per_device": Value(held, "byte", "weights, KV cache, activations, runtime"),
             "kv_bytes_per_token": Value(load.kv_bytes_per_token * plan.tp * plan.pp, "byte", "of the whole replica"),
             "most_concurrent": Value(
@@ -325,6 +325,13 @@ def _account(case: Case, load: Load) -> Any:
     return quantities
 
 
+def first_token_s(load: Load, step: float, prompt: float, token: float) -> float:
+    """Time to first token of one request among those running, before any wait for KV cache."""
+    busy = min(load.running * prompt / (token * load.workload.output_len), 0.9)
+    front = sourced(FRONT_END_S + FRONT_END_PER_TOKEN_S * load.workload.prompt_len, "server front end")
+    return schedule.time_to_first_token_s(prompt, step, busy, front)
+
+
 def cluster_for(case: Case) -> Cluster:
     """The cluster as the user named it, before it was cut down to the replica."""
     return case.cluster
@@ -359,19 +366,21 @@ def _binding(load: Load) -> str:
 
 def _setting(load: Load) -> str:
     plan = load.plan
-    cuts = f"tp {plan.tp:g}" + (f", pp {plan.pp:g}" if plan.pp > 1.0 else "") + (f", ep {plan.ep:g}" if plan.ep > 1.0 else "")
-    replicas = "" if plan.dp == 1.0 else f", {plan.dp:g} replicas"
+    sizes = (("replicas", plan.dp), ("tp", plan.tp), ("pp", plan.pp), ("ep", plan.ep))
+    cuts = [f"{name} {size:g}" for name, size in sizes if size > 1.0]
+    load_ = load.workload
     return (
-        f"{plan.devices:g} x {load.cluster.device.name}; {cuts}{replicas}, {load.word}, prompts of "
-        f"{load.workload.prompt_len:g}, answers of {load.workload.output_len:g}, {load.workload.concurrency:g} in flight"
+        f"{plan.devices:g} x {load.cluster.device.name}; {', '.join([*cuts, load.word])}, "
+        f"{load_.concurrency:g} requests of {load_.prompt_len:g} + {load_.output_len:g} tokens"
     )
 
 
 def _verdict(load: Load, quantities: Mapping[str, Any]) -> str:
-    from capacity.quantities import format, format_interval
+    from capacity.quantities import format
 
     capacity = load.cluster.device.memory_bytes
-    amount = f"{format(quantities['memory_per_device'].mid, 'byte')} of {format(capacity, 'byte')}"
+    need = format(quantities["memory_per_device"].mid, "byte", binary=True)
+    amount = f"{need} of {format(capacity, 'byte', binary=True)}"
     if not load.fits:
         short = max(sum(load.memory.values()) - ENGINE_SHARE * capacity, 0.0)
         fewest = quantities.get("fewest_devices")
@@ -379,11 +388,11 @@ def _verdict(load: Load, quantities: Mapping[str, Any]) -> str:
             f"; {fewest.mid:g} devices hold it" if fewest is not None and fewest.mid > load.plan.tp * load.plan.pp
             else "; quantise it or take a larger device" if fewest is None else ""
         )
-        return f"DOES NOT FIT: needs {amount} per device, {format(short, 'byte')} too much{hint}"
+        return f"DOES NOT FIT: needs {amount} per device, {format(short, 'byte', binary=True)} too much{hint}"
     token, rate = quantities["tpot"], quantities["tokens_per_s"]
     return (
-        f"fits: {amount} per device; a token every {format_interval(token.low, token.mid, token.high, 's')}, "
-        f"{format_interval(rate.low, rate.mid, rate.high, '1')} tokens/s; bound by {_binding(load)}"
+        f"fits: {amount}; a token every {format(token.mid, 's')}, {format(rate.mid, '1')} tokens/s; "
+        f"bound by {_binding(load)}"
     )
 
 

@@ -9,6 +9,7 @@ from capacity.estimators.lowering import Tokens, lower
 from capacity.estimators.sharding import shard
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import collectives, traffic
+from capacity.spec.model import Attention, Experts, Recurrent
 
 if TYPE_CHECKING:
     from capacity.estimators.pricing import Pricer
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 GRAPH_REPLAY = 0.85
 # Host cost per layer of a step that is not replayed from a graph (prefill).
 EAGER_LAYER_S = 6e-5
+# Small kernels of a decode layer beside norms and rotary embedding, in multiples of the layer's own:
+# routing and permuting for experts; gates, convolution and state for a recurrence; norms of queries and keys.
+EXPERT_KERNELS, RECURRENT_KERNELS, QK_NORM_KERNELS = 2.0, 1.5, 0.75
+# What a server's front end takes before a prompt reaches the scheduler: fixed, and per token of the prompt.
+FRONT_END_S, FRONT_END_PER_TOKEN_S = 0.05, 3.1e-6
 # Longest stretch of prompt one step works on.
 PREFILL_CHUNK = 8192.0
 
@@ -32,8 +38,7 @@ def decode_step(
     tokens = Tokens(sequences=running, queries=1.0, past=context - 1.0, encoder=context, encoded=True)
     parts = _forward(model, lower(model, tokens), plan, network, pricer, running)
     profile = pricer.profile
-    layers = _layers(model)
-    parts["small kernels"] = scaled(profile.decode_layer_s, layers * GRAPH_REPLAY)
+    parts["small kernels"] = scaled(profile.decode_layer_s, _small_kernels(model) * GRAPH_REPLAY)
     parts["engine"] = total({
         "step": profile.decode_step_s,
         "sequences": scaled(profile.decode_sequence_s, sourced(running, "running sequences")),
@@ -59,6 +64,24 @@ def prefill(
 
 def _layers(model: ModelSpec) -> float:
     return sum(block.count for block in model.blocks if block.stack not in ("mtp", "vision"))
+
+
+def _small_kernels(model: ModelSpec) -> float:
+    """Layers, each weighted by its small kernels."""
+    count = 0.0
+    for block in model.blocks:
+        if block.stack in ("mtp", "vision"):
+            continue
+        weight = 1.0
+        for layer in block.sublayers:
+            if isinstance(layer, Experts):
+                weight += EXPERT_KERNELS
+            elif isinstance(layer, Recurrent):
+                weight += RECURRENT_KERNELS
+            elif isinstance(layer, Attention) and layer.qk_norm:
+                weight += QK_NORM_KERNELS
+        count += block.count * weight
+    return count
 
 
 def _forward(

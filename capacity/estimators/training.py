@@ -297,6 +297,7 @@ def _account(case: Case, run: Run) -> Any:
             "flop_recomputed": Value(recomputed / workload.seq_len * workload.tokens, "FLOP", "recomputation on top"),
             "tokens": Value(workload.tokens, "1", "trained on"),
             "steps": Value(steps, "1", "optimizer steps"),
+            "device_memory": Value(cluster.device.memory_bytes, "byte", "of one device, as its vendor states it"),
             "memory_per_device": Value(
                 scaled(memory_mid, factor.get("memory", 1.0)), "byte", "peak on the fullest device"
             ),
@@ -375,8 +376,9 @@ def _network_bytes(run: Run, weights: Any) -> float:
 
 
 def _uncertain(case: Case) -> tuple[Uncertain, ...]:
+    routed = layout.expert_count(case.model) > 0.0
     uncertain = [
-        composed_interval("step time", "step_time", case.profile),
+        composed_interval("step time", "step_time_experts" if routed else "step_time", case.profile),
         composed_interval("memory", "training_memory", case.profile),
         composed_interval("power", "power", case.profile),
     ]
@@ -402,35 +404,32 @@ def _binding(run: Run) -> str:
 
 def describe_plan(plan: Plan, cluster: Cluster) -> str:
     """The layout in one line."""
-    cuts = [f"dp {plan.dp:g}", f"tp {plan.tp:g}", f"pp {plan.pp:g}"]
-    if plan.ep > 1.0:
-        cuts.append(f"ep {plan.ep:g}")
-    if plan.interleave > 1.0:
-        cuts.append(f"{plan.interleave:g} chunks")
+    sizes = (("dp", plan.dp), ("tp", plan.tp), ("pp", plan.pp), ("ep", plan.ep), ("chunks", plan.interleave))
+    cuts = [f"{name} {size:g}" for name, size in sizes if size > 1.0]
     sharding = f"ZeRO-{plan.zero}" if plan.zero else "no sharding"
     node = "node" if cluster.nodes == 1 else "nodes"
     return (
-        f"{plan.devices:g} x {cluster.device.name} ({cluster.nodes} {node}); {', '.join(cuts)}, {sharding}, "
-        f"micro-batch {plan.micro_batch:g}, recomputation {plan.recompute}"
+        f"{plan.devices:g} x {cluster.device.name} ({cluster.nodes} {node}); {', '.join([*cuts, sharding])}, "
+        f"micro-batch {plan.micro_batch:g}" + (f", {plan.recompute} recomputation" if plan.recompute != "none" else "")
     )
 
 
 def _verdict(run: Run, quantities: Mapping[str, Any]) -> str:
-    from capacity.quantities import format, format_interval
+    from capacity.quantities import format
 
     capacity = run.cluster.device.memory_bytes
     need = quantities["memory_per_device"]
-    amount = f"{format(need.mid, 'byte')} of {format(capacity, 'byte')}"
+    amount = f"{format(need.mid, 'byte', binary=True)} of {format(capacity, 'byte', binary=True)}"
     if not run.fits:
-        short = format(max(need.mid - layout.USABLE_SHARE * capacity, 0.0), "byte")
+        short = format(max(need.mid - layout.USABLE_SHARE * capacity, 0.0), "byte", binary=True)
         fewest = quantities.get("fewest_devices")
         hint = f"; {fewest.mid:g} devices hold it" if fewest is not None and fewest.mid > run.plan.devices else ""
         return f"DOES NOT FIT: needs {amount} per device, {short} too much{hint}"
     time = quantities["run_time"]
-    text = f"fits: {amount} per device; {format_interval(time.low, time.mid, time.high, 's')}"
+    text = f"fits: {amount} per device; {format(time.mid, 's')}"
     cost = quantities.get("cost")
     if cost is not None:
-        text += f", {format_interval(cost.low, cost.mid, cost.high, 'USD')}"
+        text += f", {format(cost.mid, 'USD')}"
     return text + f"; bound by {_binding(run)}"
 
 
