@@ -148,11 +148,12 @@ def _pick(path: str, origin: str, kind: str, name: str, asked: str) -> Entry:
     """Return the table whose key, name, code or alias is `name`."""
     wanted = name.strip().casefold()
     known: list[str] = []
+    prefix = f"{asked.partition(':')[0].lower()}:" if kind == "region" else ""
     for key, entry in _places(path, kind, origin):
         names = [key, entry.text("name"), *entry.text("also", "").split(",")]
         if wanted in (text.strip().casefold() for text in names if text):
             return entry
-        known += [text.lower() for text in names[:2]]
+        known += [f"{prefix}{text.lower()}" for text in names[: 1 if prefix else 2]]
     raise UnknownNameError(
         "grid", asked, known, "give a country, an ISO code, aws:, gcp: or azure: and a region, or world"
     )
