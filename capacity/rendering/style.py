@@ -11,12 +11,13 @@ _HIDDEN = (
 
 _ASCII = {
     "–": "-", "·": "-", "×": "x", "✔": "OK", "✘": "NO", "→": "->", "≤": "<=", "≥": ">=", "…": "...", "±": "+-", "²": "2",
-    "│": "|", "┃": "|", "─": "-", "━": "=", "█": "#", "▓": "=", "▒": "+", "░": ":", "▚": "%", "▞": "&", "∙": ".",
+    "│": "|", "┃": "!", "─": "-", "━": "=", "█": "#", "▓": "=", "▒": "+", "░": ":", "▚": "%", "▞": "&", "▌": "|", "∙": ".",
     "₂": "2", "√": "sqrt", "\N{NO-BREAK SPACE}": " ", "\N{NARROW NO-BREAK SPACE}": " ", "µ": "u", "—": "-", "η": "eta",
 }  # fmt: skip
 
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
-_PARTS = ("34", "36", "32", "33", "35", "31")
+_PARTS = ("34", "36", "32", "33", "35", "94", "96")
+_SHADES = "█▒▓░▚▞▌"
 
 
 def harmless(text: str) -> str:
@@ -64,4 +65,4 @@ class Style:
         """`length` cells of the part number `index` of a bar: told apart by shade, or by colour."""
         if self.colour:
             return f"\x1b[{_PARTS[index % len(_PARTS)]}m{self.drawn('█') * length}\x1b[0m" if length else ""
-        return self.drawn("█▒▓░▚▞"[index % 6]) * length
+        return self.drawn(_SHADES[index % len(_SHADES)]) * length

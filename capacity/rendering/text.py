@@ -4,101 +4,119 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from capacity.rendering import words
-from capacity.rendering.layout import clip, flowed, joined, table, wrap
+from capacity.rendering import selection, words
+from capacity.rendering.layout import clip, facts, flowed, joined, table, wrap
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from capacity.rendering.style import Style
     from capacity.spec.estimate import Assumption, Estimate, Quantity, Section
 
-CAPACITY = "device_memory"  # shown as the end of the memory bar
 MARGIN = "  "
 GUTTER = "   "
-NARROW, WIDE = 76, 100
-_LEADING_ASSUMPTIONS = 8
-_LEADING_ALTERNATIVES = 4
+NARROW, WIDE = 72, 100
+ROOM = 14  # columns a note is worth showing in
+_ASSUMPTIONS = 6
+_ALTERNATIVES = 3
+_MARKS = {True: ("✔", "green"), False: ("✘", "red"), None: ("·", "cyan")}
 
 
 def screen(estimate: Estimate, style: Style, *, everything: bool = False) -> str:
-    """The whole answer; `everything` adds every assumption with its source, and what makes each interval."""
-    lines = [*_model(estimate.model, style), ""]
+    """The whole answer; `everything` adds every quantity and assumption, and what makes each interval."""
+    lines = _model(estimate.model, style, everything=everything)
     for section in estimate.sections.values():
-        lines += [*_section(section, style, everything=everything), ""]
-    lines += _warnings(estimate.warnings, style)
+        lines += ["", *_section(section, style, everything=everything)]
+    lines += ["", *_warnings(estimate.warnings, style)]
     lines += _sources(estimate, style) if everything else _assumptions(estimate, style)
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def _model(facts: dict[str, Any], style: Style) -> list[str]:
-    title = style.paint(style.text(facts.get("name", "model")), "bold")
-    rest = [
-        style.text(f"{words.lower(words.label(name))} {words.named(name, what)}")
-        for name, what in facts.items()
-        if name != "name"
-    ]
-    return [title, *(style.paint(line, "dim") for line in joined(rest, style, MARGIN))]
+def _model(model: dict[str, Any], style: Style, *, everything: bool) -> list[str]:
+    known = {name: said.format(words.named(name, model[name])) for name, said in selection.FACTS.items() if model.get(name)}
+    if model.get("active_parameters") == model.get("parameters"):
+        known.pop("active_parameters", None)
+    parts = [style.text(part) for part in known.values()]
+    if model.get("inferred"):
+        parts.append("shape inferred")
+    name = style.text(model.get("name", "model"))
+    first, *rest = joined([name, *parts], style, "")
+    lines = [style.paint(first[: len(name)], "bold") + style.paint(first[len(name) :], "dim")]
+    lines += [style.paint(MARGIN + line, "dim") for line in rest]
+    if everything:
+        for text in (*model.get("notes", ()), model.get("source", "")):
+            lines += [style.paint(MARGIN + line, "dim") for line in wrap(style.text(text), style.width - 2) if line]
+    return lines
 
 
 def _section(section: Section, style: Style, *, everything: bool) -> list[str]:
     title = style.text(section.title.upper())
-    parts = [style.text(part) for part in section.setting.split(" · ")]
     indent = " " * (len(title) + 2)
-    setting = joined(parts, style, indent)
-    setting[0] = style.paint(title, "bold", "cyan") + setting[0][len(title) :]
-    lines = [*setting, *_verdict(section, style)]
+    setting = [indent + line for line in wrap(style.text(section.setting), style.width - len(indent))]
+    lines = [style.paint(title, "bold", "cyan") + setting[0][len(title) :], *setting[1:]]
+    lines += _verdict(section, style)
     lines += _memory(section, style)
-    if everything and section.breakdowns.get("time"):
-        lines += _bar("Time", section.breakdowns["time"], "s", None, style)
-    lines += _grid(list(section.quantities.values()), style, notes=everything)
-    lines += _warnings(section.warnings, style)
-    lines += _alternatives(section.alternatives, style, len(section.alternatives) if everything else _LEADING_ALTERNATIVES)
-    return lines
+    if everything:
+        for kind, parts in section.breakdowns.items():
+            if kind != "memory":
+                lines += _bar(words.label(kind), parts, "s", None, style)
+        lines += _all(section, style)
+    else:
+        lines += _grid(section, style)
+    lines += _alternatives(section.alternatives, style, None if everything else _ALTERNATIVES)
+    return lines + _warnings(section.warnings, style)
 
 
 def _verdict(section: Section, style: Style) -> list[str]:
-    mark, colour = {True: ("✔", "green"), False: ("✘", "red"), None: ("·", "cyan")}[section.fits]
+    mark, colour = _MARKS[section.fits]
     mark = style.drawn(mark)
-    lines = wrap(style.text(section.verdict), style.width - len(mark) - 1)
-    indent = " " * (len(mark) + 1)
-    return [
-        (style.paint(mark, "bold", colour) + " " if number == 0 else indent) + style.paint(line, "bold")
-        for number, line in enumerate(lines)
-    ]
+    verdict = style.text(section.verdict)
+    lines = wrap(verdict[:1].upper() + verdict[1:], style.width - len(mark) - 1)
+    lines = [style.paint(line, "bold") for line in lines]
+    return [f"{style.paint(mark, 'bold', colour)} {lines[0]}", *(f"{' ' * len(mark)} {line}" for line in lines[1:])]
 
 
 def _memory(section: Section, style: Style) -> list[str]:
+    """The bar of what a device holds, and what recomputation would change."""
+    lines = []
     parts = section.breakdowns.get("memory")
-    if not parts:
-        return []
-    capacity = section.quantities.get(CAPACITY)
-    return _bar("Memory", parts, "byte", capacity.mid if capacity else None, style)
+    if parts:
+        device = section.quantities.get(selection.DEVICE_MEMORY)
+        lines += _bar("Memory", parts, "byte", device.mid if device else None, style)
+    kept = selection.chosen(section.quantities, selection.RECOMPUTATION)
+    if kept:
+        said = ", ".join(label.format(words.value(quantity.mid, "byte", binary=True)) for label, quantity in kept)
+        lines += [style.paint(" " * 10 + line, "dim") for line in wrap(said, style.width - 10)]
+    return lines
 
 
-def _bar(label: str, parts: dict[str, float], unit: str, full: float | None, style: Style) -> list[str]:
+def _bar(name: str, parts: dict[str, float], unit: str, full: float | None, style: Style) -> list[str]:
     """A bar of parts against what there is: beyond the mark is what does not fit; then the legend."""
-    parts = {name: size for name, size in parts.items() if size > 0.0}
+    parts = {part: size for part, size in parts.items() if size > 0.0}
     total = sum(parts.values())
     end = max(total, full or 0.0)
-    said = f"{words.value(total, unit)} of {words.value(full, unit)}" if full else words.value(total, unit)
-    head = f"{MARGIN}{label:<8}"
-    room = max(style.width - len(head) - len(said) - 3, 10)
+    binary = unit == "byte"
+    said = words.value(total, unit, binary=binary)
+    if full:
+        said += f" of {words.value(full, unit, binary=binary)}"
+    head = f"{MARGIN}{name:<8}"
+    room = max(style.width - len(head) - len(said) - 2, 10)
     cells = _cells([*parts.values(), max(end - total, 0.0)], room)
-    drawn = [style.part(number, length) for number, length in enumerate(cells[:-1])]
-    bar = "".join(drawn) + style.paint(style.drawn("·") * cells[-1], "dim")
+    bar = "".join(style.part(number, length) for number, length in enumerate(cells[:-1]))
+    bar += style.paint(style.drawn("·") * cells[-1], "dim")
     if full and total > full and not style.colour:
         mark = round(room * full / end)
         bar = bar[:mark] + style.drawn("┃") + bar[mark + 1 :]
+    sizes = words.together(list(parts.values()), total, unit, binary=binary)
     legend = [
-        (f"{style.part(number, 1)} ", f"{style.text(words.lower(words.label(name)))} {words.value(size, unit)}")
-        for number, (name, size) in enumerate(parts.items())
+        (f"{style.part(number, 1)} ", f"{style.text(words.lower(words.label(part)))} {size}")
+        for number, (part, size) in enumerate(zip(parts, sizes, strict=True))
     ]
-    return [f"{head}{bar}  {said}", *flowed(legend, style, " " * len(head))]
+    return [f"{head}{bar}  {said}", *flowed(legend, style, " " * len(head), "  ")]
 
 
 def _cells(sizes: Sequence[float], room: int) -> list[int]:
-    """Whole cells for each size that sum to `room`: the cumulated sizes, rounded; what is there is seen."""
+    """Whole cells for each size that sum to `room`: the running sums, rounded; what is there is seen."""
     total = sum(sizes) or 1.0
     edges, done = [0], 0.0
     for size in sizes:
@@ -108,66 +126,68 @@ def _cells(sizes: Sequence[float], room: int) -> list[int]:
     return [after - before for before, after in zip(edges, edges[1:], strict=False)]
 
 
-def _grid(quantities: list[Quantity], style: Style, *, notes: bool) -> list[str]:
-    """Numbers in two columns, read down; with notes in one."""
-    shown = [quantity for quantity in quantities if quantity.name.rpartition(".")[2] != CAPACITY]
-    rows = [_row(quantity, style) for quantity in shown]
-    columns = 1 if notes or style.width < NARROW else 2
-    height = -(-len(rows) // columns)
-    room = style.width - len(MARGIN)
-    left = _block(rows[:height], style, room if columns == 1 else room - _width(rows[height:]) - len(GUTTER), notes=notes)
-    right = _block(rows[height:], style, room - max((length for _, length in left), default=0) - len(GUTTER), notes=False)
-    indent = max((length for _, length in left), default=0)
-    if columns == 2 and style.width > WIDE:
-        indent = max(indent, room // 2 - len(GUTTER))
+def _grid(section: Section, style: Style) -> list[str]:
+    """Two columns of numbers: the work as it is counted, and what comes of it with its interval."""
+    left = [_row(*pair, style) for pair in selection.chosen(section.quantities, selection.COUNTED)]
+    right = [_row(*pair, style) for pair in selection.chosen(section.quantities, selection.ESTIMATED)]
+    if style.width < NARROW:
+        return [MARGIN + text for text in _columns([*right, *left], spread=True, style=style)]
+    counted = _columns(left, spread=style.width >= WIDE, style=style)
+    estimated = _columns(right, spread=True, style=style)
+    height = max(len(counted), len(estimated))
+    counted += [" " * _length(left, spread=style.width >= WIDE)] * (height - len(counted))
+    if style.width >= WIDE:
+        room = style.width - len(MARGIN) - len(GUTTER) - _length(left, spread=True) - _length(right, spread=True) - 2
+        notes = [quantity.note for _, quantity in selection.chosen(section.quantities, selection.ESTIMATED)]
+        estimated = _annotated(estimated, notes, room, style)
+    estimated += [""] * (height - len(estimated))
+    return [MARGIN + one + GUTTER + other for one, other in zip(counted, estimated, strict=True)]
+
+
+def _row(label: str, quantity: Quantity, style: Style) -> tuple[str, str, str, str]:
+    number, unit = words.middle(quantity)
+    return style.text(label), style.text(number), style.text(unit), style.text(words.spread(quantity))
+
+
+def _length(rows: Sequence[tuple[str, str, str, str]], *, spread: bool) -> int:
+    """How many columns on the screen `_columns` takes."""
+    widths = [max((len(row[cell]) for row in rows), default=0) for cell in range(4)]
+    return sum(widths[:3]) + 3 + (2 + widths[3] if spread and widths[3] else 0) if rows else 0
+
+
+def _annotated(lines: Sequence[str], notes: Sequence[str], room: int, style: Style) -> list[str]:
+    """Lines with what each number counts behind it, where there is room for it."""
+    if room < ROOM:
+        return list(lines)
+    return [
+        f"{line}  {style.paint(clip(style.text(note), room, style), 'dim')}" for line, note in zip(lines, notes, strict=True)
+    ]
+
+
+def _columns(rows: Sequence[tuple[str, str, str, str]], *, spread: bool, style: Style) -> list[str]:
+    """Labels left, numbers right, units left, intervals left: every line as long as the others."""
+    widths = [max((len(row[cell]) for row in rows), default=0) for cell in range(4)]
     lines = []
-    for index, (text, length) in enumerate(left):
-        other = " " * (indent - length) + GUTTER + right[index][0] if index < len(right) else ""
-        lines.append(MARGIN + text + other)
+    for label, number, unit, ends in rows:
+        text = f"{label:<{widths[0]}}  {style.paint(f'{number:>{widths[1]}}', 'bold')} {unit:<{widths[2]}}"
+        lines.append(text + ("  " + style.paint(f"{ends:<{widths[3]}}", "dim") if spread and widths[3] else ""))
     return lines
 
 
-def _row(quantity: Quantity, style: Style) -> tuple[str, ...]:
-    number, unit = words.middle(quantity)
-    return tuple(style.text(text) for text in
-                 (words.label(quantity.name), number, unit, words.spread(quantity), quantity.note))
+def _all(section: Section, style: Style) -> list[str]:
+    """Every quantity with its interval and what it counts, a line each."""
+    rows = [_row(words.label(name), quantity, style) for name, quantity in section.quantities.items()]
+    notes = [quantity.note for quantity in section.quantities.values()]
+    room = style.width - len(MARGIN) - _length(rows, spread=True) - 2
+    return [MARGIN + line for line in _annotated(_columns(rows, spread=True, style=style), notes, room, style)]
 
 
-def _widths(rows: Sequence[tuple[str, ...]]) -> list[int]:
-    return [max((len(row[cell]) for row in rows), default=0) for cell in range(4)]
-
-
-def _width(rows: Sequence[tuple[str, ...]]) -> int:
-    widths = _widths(rows)
-    return sum(widths[:3]) + 3 + (2 + widths[3] if widths[3] else 0)
-
-
-def _block(rows: Sequence[tuple[str, ...]], style: Style, room: int, *, notes: bool) -> list[tuple[str, int]]:
-    """Rows of one column of the grid, with their printed lengths: labels left, numbers right, then intervals."""
-    widths = _widths(rows)
-    spread_room = max(room - sum(widths[:3]) - 5, 0)
-    note_room = spread_room - widths[3] - 2
-    drawn = []
-    for label, middle, unit, spread, note in rows:
-        shown = spread if len(spread) <= spread_room else ""
-        text = f"{label:<{widths[0]}}  {style.paint(f'{middle:>{widths[1]}}', 'bold')} {unit:<{widths[2]}}"
-        length = sum(widths[:3]) + 3
-        if spread_room:
-            cell = min(widths[3], spread_room)
-            text += "  " + style.paint(f"{shown:<{cell}}", "dim")
-            length += 2 + cell
-        if notes and note and note_room > 8:
-            text += "  " + style.paint(clip(note, note_room, style), "dim")
-        drawn.append((text, length))
-    return drawn
-
-
-def _alternatives(rows: Sequence[dict[str, Any]], style: Style, most: int) -> list[str]:
+def _alternatives(rows: Sequence[dict[str, Any]], style: Style, most: int | None) -> list[str]:
     """The same case elsewhere: a small table, its columns named and united by their keys."""
     if not rows:
         return []
-    keys = [key for key in dict.fromkeys(key for row in rows for key in row) if key != CAPACITY]
-    header = [style.text(words.lower(words.label(key))) for key in keys]
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    header = ["elsewhere" if key == "device" else style.text(words.lower(words.label(key))) for key in keys]
     body = [[style.text(words.named(key, row.get(key))) for key in keys] for row in rows[:most]]
     return table([header], body, style, MARGIN)
 
@@ -175,21 +195,21 @@ def _alternatives(rows: Sequence[dict[str, Any]], style: Style, most: int) -> li
 def _warnings(warnings: Sequence[str], style: Style) -> list[str]:
     lines = []
     for warning in warnings:
-        for number, line in enumerate(wrap(style.text(warning), style.width - 4)):
-            lines.append((style.paint("! ", "bold", "yellow") if number == 0 else "  ") + line)
+        first, *rest = wrap(style.text(warning), style.width - 2)
+        lines += [f"{style.paint('!', 'bold', 'yellow')} {first}", *(f"  {line}" for line in rest)]
     return lines
 
 
 def _assumptions(estimate: Estimate, style: Style) -> list[str]:
     """The few assumptions that matter most, and where the rest and the derivations are."""
-    chosen = words.leading(estimate, _LEADING_ASSUMPTIONS)
+    chosen = selection.leading(estimate, _ASSUMPTIONS)
     items = [("", f"{_assumed(one, style)} [{style.text(one.tag)}]") for one in chosen]
+    mode, section = next(iter(estimate.sections.items()))
+    name = next((name for name in selection.ESTIMATED if name in section.quantities), "")
     more = len(estimate.assumptions) - len(chosen)
-    hint = f"{more} more with -v" if more > 0 else "sources with -v"
+    hint = [f"{more} more: -v", f"derivations: --explain {mode}.{name}", "ranges: 90 % intervals"]
     lines = [style.paint("ASSUMED", "bold", "cyan"), *flowed(items, style, MARGIN)] if items else []
-    name = next((f"{mode}.{name}" for mode, section in estimate.sections.items() for name in section.quantities), "")
-    hint += f" {style.drawn('·')} `--explain {name}` derives a number {style.drawn('·')} brackets are 90 % intervals"
-    return [*lines, style.paint(clip(MARGIN + hint, style.width, style), "dim")]
+    return [*lines, *(style.paint(line, "dim") for line in joined(hint, style, MARGIN))]
 
 
 def _assumed(one: Assumption, style: Style) -> str:
@@ -198,21 +218,22 @@ def _assumed(one: Assumption, style: Style) -> str:
 
 def _sources(estimate: Estimate, style: Style) -> list[str]:
     """Every assumption with its tag and source, then what makes each interval."""
-    lines = [style.paint("ASSUMED", "bold", "cyan")]
     rows = [
-        (style.text(one.name), style.text(words.value(one.value, one.unit)), f"[{style.text(one.tag)}]", style.text(one.source))
+        (
+            style.text(words.lower(words.label(one.name))),
+            f"{style.text(words.value(one.value, one.unit))} [{style.text(one.tag)}]",
+            style.text(one.source),
+        )
         for one in estimate.assumptions
     ]
-    widths = [min(max((len(row[cell]) for row in rows), default=0), 30) for cell in range(3)]
-    for name, value, tag, source in rows:
-        text = f"{MARGIN}{name:<{widths[0]}}  {value:<{widths[1]}}  {tag:<{widths[2]}}  "
-        room = style.width - len(text)
-        lines.append(text + style.paint(clip(source, room, style), "dim") if room > 12 else text)
+    lines = [style.paint("ASSUMED", "bold", "cyan"), *facts(rows, style, MARGIN)]
     if estimate.sensitivities:
         lines += ["", style.paint("WHAT MAKES THE INTERVALS", "bold", "cyan")]
+        causes: dict[str, list[str]] = {}
         for name, shares in estimate.sensitivities.items():
             said = ", ".join(f"{style.text(words.lower(words.label(cause)))} {share:.0%}" for cause, share in shares.items())
-            head = f"{MARGIN}{style.text(name):<24}  "
-            body = wrap(said, style.width - len(head))
-            lines += [(head if number == 0 else " " * len(head)) + line for number, line in enumerate(body)]
+            causes.setdefault(said, []).append(style.text(name))
+        for said, names in causes.items():
+            lines += [MARGIN + line for line in wrap(f"{said}:", style.width - 2)]
+            lines += [style.paint(line, "dim") for line in joined(names, style, MARGIN * 2)]
     return lines

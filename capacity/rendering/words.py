@@ -5,30 +5,43 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from capacity.quantities import format as shown
-from capacity.quantities import format_exact, format_interval, spellings, unit_in_name
+from capacity.quantities import format_exact, format_interval, spellings
 
 if TYPE_CHECKING:
-    from capacity.spec.estimate import Assumption, Estimate, Quantity
+    from collections.abc import Sequence
+
+    from capacity.spec.estimate import Quantity
 
 _ACRONYMS = {
     "mfu": "MFU", "mbu": "MBU", "flop": "FLOPs", "kv": "KV", "ttft": "TTFT", "tpot": "TPOT", "pue": "PUE",
     "usd": "USD", "hbm": "HBM", "lora": "LoRA", "zero": "ZeRO", "moe": "MoE", "gemm": "GEMM", "tdp": "TDP",
     "l2": "L2", "co2": "CO2",
 }  # fmt: skip
-_UNIT_ENDINGS = (
-    "_flop_per_s", "_bytes_per_s", "_tokens_per_s", "_usd_per_hour", "_g_per_kwh", "_bytes", "_usd", "_bits", "_hz", "_s",
-    "_w", "_j", "_g",
-)  # fmt: skip
+# The unit a name ends in; the longest ending that fits is the one meant.
+_UNITS = {
+    "_flop_per_s": "FLOP/s", "_bytes_per_s": "byte/s", "_per_s": "1/s", "_usd_per_hour": "USD/h", "_g_per_kwh": "g/kWh",
+    "_bytes": "byte", "_flop": "FLOP", "_usd": "USD", "_bits": "bit", "_hz": "Hz", "_s": "s", "_w": "W", "_j": "J", "_g": "g",
+}  # fmt: skip
+_LABELS = {
+    "memory_per_device": "Memory", "cost_per_million_tokens": "Cost a M tokens", "tokens_per_s": "Tokens/s", "run_time": "Run",
+    "vocab_size": "Vocabulary", "kv_cache": "KV cache",
+}  # fmt: skip
+_MEMORY = ("memory_per_device", "device_memory", "activations")
 _LONGEST_COUNT = 7
-# How much an assumption matters where no sensitivity says: what the user gave is echoed, guesses are owned up to.
-_TAG_WEIGHT = {"user": 0.04, "inferred": 0.03, "default": 0.02, "measured": 0.01}
+
+
+def unit_of(name: str) -> tuple[str, str]:
+    """A name without the unit it ends in, and that unit; "1" for a bare name, which is a count."""
+    for ending, unit in _UNITS.items():
+        if name.endswith(ending):
+            return (name if unit == "1/s" else name[: -len(ending)]), unit
+    return name, "1"
 
 
 def label(name: str) -> str:
     """`train.step_time_s` -> `Step time`: without the section and the unit, acronyms as they are written."""
-    name = name.rpartition(".")[2]
-    name = next((name.removesuffix(ending) for ending in _UNIT_ENDINGS if name.endswith(ending)), name)
-    text = " ".join(_ACRONYMS.get(word, word) for word in name.split("_") if word)
+    bare = unit_of(name.rpartition(".")[2])[0]
+    text = _LABELS.get(bare) or " ".join(_ACRONYMS.get(word, word) for word in bare.split("_") if word)
     return text[:1].upper() + text[1:]
 
 
@@ -51,6 +64,12 @@ def value(what: Any, unit: str = "1", *, binary: bool = False) -> str:
     return f"{what} {unit}" if unit not in ("", "1") else str(what)
 
 
+def together(sizes: Sequence[float], whole: float, unit: str, *, binary: bool = False) -> list[str]:
+    """Sizes as numbers alone, all in the scale that the whole is printed in: parts that a reader can add up."""
+    ends = (format_interval(size, whole, 2.0 * whole, unit, 3, binary=binary).partition(" (")[2] for size in sizes)
+    return [end.partition(" – ")[0] for end in ends]
+
+
 def scaled(what: float | None, unit: str) -> str:
     """A number alone, in the unit its column is headed by ("GiB", "TFLOP/s", "" for none)."""
     if what is None:
@@ -64,12 +83,17 @@ def scaled(what: float | None, unit: str) -> str:
 
 def named(name: str, what: Any) -> str:
     """A value whose unit is in its name."""
-    return value(what, unit_in_name(name))
+    return value(what, unit_of(name)[1], binary=is_memory(name))
+
+
+def is_memory(name: str) -> bool:
+    """Whether bytes of this name lie in a device's memory: those are counted in GiB, as memory is built."""
+    return name.startswith(_MEMORY)
 
 
 def middle(quantity: Quantity) -> tuple[str, str]:
     """Number and unit of the middle: ("9.31", "d"), ("92.0K", "tok/s"), ("$0.31", "/Mtok")."""
-    text = value(quantity.mid, quantity.unit).replace("token", "tok").replace("FLOP/byte", "FLOP/B")
+    text = value(quantity.mid, quantity.unit, binary=is_memory(quantity.name)).replace("token", "tok").replace("FLOP/byte", "FLOP/B")
     number, _, unit = text.partition(" ")
     number, slash, rest = number.partition("/")
     return number, slash + rest + unit
@@ -79,18 +103,6 @@ def spread(quantity: Quantity) -> str:
     """The 90 % interval in the scale of the middle, `8.1–10`; empty when the quantity is exact."""
     if quantity.exact:
         return ""
-    ends = format_interval(quantity.low, quantity.mid, quantity.high, quantity.unit).partition(" (")[2]
+    binary = is_memory(quantity.name)
+    ends = format_interval(quantity.low, quantity.mid, quantity.high, quantity.unit, binary=binary).partition(" (")[2]
     return ends.rstrip(")").replace(" – ", "–").replace("$", "")
-
-
-def leading(estimate: Estimate, most: int) -> list[Assumption]:
-    """The assumptions to show first: what makes the intervals, what the user gave, what was guessed."""
-    weight: dict[str, float] = {}
-    for shares in estimate.sensitivities.values():
-        for name, share in shares.items():
-            weight[name] = max(weight.get(name, 0.0), share)
-    ranked = sorted(
-        estimate.assumptions,
-        key=lambda one: -max(weight.get(one.name, 0.0), _TAG_WEIGHT.get(one.tag, 0.0)),
-    )
-    return ranked[:most]

@@ -1,0 +1,80 @@
+"""What fits one screen: which quantities are shown first, in which order, under which short label."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from capacity.spec.estimate import Assumption, Estimate, Quantity
+
+# Left: the work, counted. Right: what comes of it, estimated. A name a section lacks is passed over.
+COUNTED = {
+    "flop_per_token": "FLOPs a token",
+    "flop_total": "FLOPs in all",
+    "arithmetic_intensity": "Intensity",
+    "ridge_point": "Ridge point",
+    "bandwidth_share": "Bandwidth used",
+    "memory_traffic_per_step": "Memory traffic",
+    "network_traffic_per_step": "Network a step",
+    "kv_bytes_per_token": "KV a token",
+    "checkpoint": "Checkpoint",
+    "dataset": "Dataset",
+    "most_concurrent": "Most requests",
+    "longest_context": "Longest context",
+}
+ESTIMATED = {
+    "step_time": "Step",
+    "run_time": "Run",
+    "ttft": "First token",
+    "tpot": "Next token",
+    "tokens_per_s": "Tokens a second",
+    "mfu": "MFU",
+    "energy": "Energy",
+    "energy_per_token": "Energy a token",
+    "carbon": "Carbon",
+    "carbon_per_million_tokens": "Carbon a M tokens",
+    "cost": "Cost",
+    "cost_per_million_tokens": "Cost a M tokens",
+    "fewest_devices": "Fewest devices",
+}
+# What the memory bar and the line below it show already.
+DEVICE_MEMORY = "device_memory"
+RECOMPUTATION = {
+    "activations_without_recomputation": "activations {}",
+    "activations_with_selective_recomputation": "selective recomputation {}",
+    "activations_with_full_recomputation": "full {}",
+}
+# Facts of a model in its first line, and how each is said.
+FACTS = {
+    "parameters": "{} parameters",
+    "active_parameters": "{} active",
+    "layers": "{} layers",
+    "hidden": "{} wide",
+}
+# How much an assumption matters where no sensitivity says: what the user gave is echoed, guesses are owned up to.
+_TAG_WEIGHT = {"user": 0.05, "default": 0.03, "inferred": 0.02, "measured": 0.01}
+
+
+def chosen(quantities: dict[str, Quantity], labels: dict[str, str]) -> list[tuple[str, Quantity]]:
+    """The quantities of one column, labelled."""
+    return [(label, quantities[name]) for name, label in labels.items() if name in quantities]
+
+
+def leading(estimate: Estimate, most: int) -> list[Assumption]:
+    """The assumptions to show first: what makes the intervals, what the user gave, what was guessed; short ones only."""
+    weight: dict[str, float] = {}
+    for shares in estimate.sensitivities.values():
+        for name, share in shares.items():
+            weight[name] = max(weight.get(name, 0.0), share)
+    ranked = sorted(
+        _short(estimate.assumptions),
+        key=lambda one: -max(weight.get(one.name, 0.0), _TAG_WEIGHT.get(one.tag, 0.0)),
+    )
+    return ranked[:most]
+
+
+def _short(assumptions: Iterable[Assumption]) -> list[Assumption]:
+    """Those that can be said in a few words."""
+    return [one for one in assumptions if not isinstance(one.value, str) or len(one.value) <= 24]
