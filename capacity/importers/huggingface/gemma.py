@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from capacity.errors import InputError
 from capacity.importers import parts
 from capacity.importers.huggingface import mixers
+from capacity.importers.huggingface.config import Config
 from capacity.importers.huggingface.layers import NO_VISION, heads, layers, per_layer
 from capacity.spec.model import REPLICATED, Block, Embedding, Linear
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from capacity.importers.huggingface.config import Config
     from capacity.spec.model import Attention, ModelSpec, Sublayer
 
 NO_TOWERS = NO_VISION.replace("vision tower", "vision and audio towers")
@@ -66,10 +66,10 @@ def gemma4(config: Config, name: str) -> ModelSpec:
     bias = config.flag("attention_bias", False)
     same = config.flag("attention_k_eq_v", False)
     # A reloaded config holds what differs in global layers as overrides of single layers.
-    override = next(iter(config.sub("per_layer_config", {}).data.values()), {})
-    override = override if isinstance(override, dict) else {}
-    global_size = config.count("global_head_dim", override.get("head_dim") or 512)
-    global_groups = config.count("num_global_key_value_heads", override.get("num_key_value_heads") or groups)
+    first: Any = next(iter(config.sub("per_layer_config", {}).data.values()), None)
+    override = Config(first if isinstance(first, dict) else {}, config.where)
+    global_size = config.count("global_head_dim", override.count("head_dim", 512))
+    global_groups = config.count("num_global_key_value_heads", override.count("num_key_value_heads", groups))
     mixers.whole(config, queries, global_groups, "num_attention_heads by num_global_key_value_heads")
     window = config.count("sliding_window", 512, least=0)
     width = config.count("hidden_size_per_layer_input", 256, least=0)
@@ -99,14 +99,19 @@ def gemma4(config: Config, name: str) -> ModelSpec:
             # The router scales its input by feature and its choice by expert.
             sublayers.append(
                 parts.experts(
-                    hidden, config.count("moe_intermediate_size"), experts, config.count("top_k_experts"),
+                    hidden,
+                    config.count("moe_intermediate_size"),
+                    experts,
+                    config.count("top_k_experts"),
                     vector_params=hidden + experts,
-                )  # fmt: skip
+                )
             )
             norms += 3 * hidden
         if width:
             norms += hidden
-        return Block(1, hidden, tuple(sublayers), vector_params=norms, extra=_own_inputs(hidden, width) if width else ())
+        return Block(
+            1, hidden, tuple(sublayers), vector_params=norms, extra=_own_inputs(hidden, width) if width else ()
+        )
 
     kinds, reads = _kinds(config, count, 6)
     blocks = parts.stack(zip(kinds, reads, strict=True), layer)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from capacity.errors import InputError
 from capacity.importers import parts
+from capacity.importers.huggingface.config import Config
 from capacity.importers.huggingface.layers import architecture
 from capacity.spec.model import COLUMN, REPLICATED, ROW, Block, Linear, Recurrent
 
 if TYPE_CHECKING:
-    from capacity.importers.huggingface.config import Config
     from capacity.spec.model import ModelSpec
 
 # Tokens the reference forms of the delta rules take at once, fixed in their code.
@@ -166,18 +166,13 @@ def language_model(config: Config, *outer: str) -> Config:
     if not config.has("text_config"):
         return config
     text = config.sub("text_config")
-    text.data = {
-        **text.data,
-        **{name: config.data[name] for name in ("architectures", *outer) if config.has(name)},
-    }
-    return text
+    kept = {name: config.data[name] for name in ("architectures", *outer) if config.has(name)}
+    return Config({**text.data, **kept}, text.where)
 
 
 def truncated(config: Config, field: str, count: int) -> Config:
     """The config with only the first `count` entries of a list."""
-    from capacity.importers.huggingface.config import Config as Reader
-
-    return Reader({**config.data, field: config.items(field)[:count]}, config.where)
+    return Config({**config.data, field: config.items(field)[:count]}, config.where)
 
 
 def next_token(hidden: int, blocks: tuple[Block, ...], times: float = 1.0) -> tuple[Block, ...]:

@@ -108,7 +108,9 @@ def _facts(config: Config, index: int, block: Any, part: str) -> dict[str, Any]:
         raise InputError(f"{config.where}: block_configs[{index}] has no {part} object")
     odd = [key for key in ("replace_with_linear", "sparsify", "window_length", "unshifted_sink") if facts.get(key)]
     if odd:
-        raise UnsupportedArchitectureError(f"{config.where}: block_configs[{index}].{part} uses {odd[0]}, not built here")
+        raise UnsupportedArchitectureError(
+            f"{config.where}: block_configs[{index}].{part} uses {odd[0]}, not built here"
+        )
     return facts
 
 

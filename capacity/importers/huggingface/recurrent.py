@@ -206,7 +206,10 @@ def zamba2(config: Config, name: str) -> ModelSpec:
     rank = config.count("adapter_rank", 128)
     size = 2 * hidden // queries
     per_head = mixers.whole(
-        config, config.count("mamba_expand", 2) * hidden, config.count("n_mamba_heads", 8), "Mamba width by n_mamba_heads"
+        config,
+        config.count("mamba_expand", 2) * hidden,
+        config.count("n_mamba_heads", 8),
+        "Mamba width by n_mamba_heads",
     )
     scan = mixers.mamba2(
         config,

@@ -84,7 +84,9 @@ def minimax_m2(config: Config, name: str) -> ModelSpec:
     if not all(_flags(config, "attn_type_list", count) or [True]):
         raise UnsupportedArchitectureError(f"{config.where}: attn_type_list has layers without softmax attention")
     if config.count("shared_intermediate_size", 0, least=0):
-        raise UnsupportedArchitectureError(f"{config.where}: shared_intermediate_size is not 0; this type has no shared expert")
+        raise UnsupportedArchitectureError(
+            f"{config.where}: shared_intermediate_size is not 0; this type has no shared expert"
+        )
     queries, groups = heads(config, 8)
     size = head_size(config, hidden, queries, 128)
     attention = parts.attention(
@@ -111,7 +113,9 @@ def minimax_m3(config: Config, name: str) -> ModelSpec:
     queries, groups = heads(config, 4)
     size = head_size(config, hidden, queries, 128)
     if config.flag("attention_output_gate", False):
-        raise UnsupportedArchitectureError(f"{config.where}: attention_output_gate is true; the published class has none")
+        raise UnsupportedArchitectureError(
+            f"{config.where}: attention_output_gate is true; the published class has none"
+        )
     sparse = config.sub("sparse_attention_config", {})
     index_heads = sparse.count("sparse_num_index_heads", config.count("index_n_heads", 4))
     index_size = sparse.count("sparse_index_dim", config.count("index_head_dim", 128))
@@ -156,7 +160,9 @@ def minimax_m3(config: Config, name: str) -> ModelSpec:
         else _flags(sparse, "sparse_attention_freq", count) or [False] * count
     )
     routed = (
-        [kind == "sparse" for kind in networks] if networks else _flags(config, "moe_layer_freq", count) or [True] * count
+        [kind == "sparse" for kind in networks]
+        if networks
+        else _flags(config, "moe_layer_freq", count) or [True] * count
     )
     blocks = parts.stack(zip(selecting, routed, strict=True), layer)
     rotated = _partly_rotated(config, size)
@@ -380,7 +386,9 @@ def deepseek_v4(config: Config, name: str) -> ModelSpec:
             1, hidden, (attention(kind), experts), vector_params=2 * hidden + 2 * (weights + 3), extra=connections
         )
 
-    indexed = [kind == "compressed_sparse_attention" for kind in types] if types else [r == sparse_ratio for r in ratios]
+    indexed = (
+        [kind == "compressed_sparse_attention" for kind in types] if types else [r == sparse_ratio for r in ratios]
+    )
     blocks = parts.stack(zip(ratios, indexed, strict=True), layer)
     last = Linear("head_connection", streams * hidden, streams)
     blocks += (Block(1, hidden, (), vector_params=streams + 1, extra=(last,)),)
