@@ -137,8 +137,9 @@ def _detail(device: Device, chosen: Style) -> list[str]:
         note = f"[{sources.setdefault(source, len(sources) + 1)}]" if source else ""
         said = words.value(value, unit, binary=name == "memory") if unit else value
         shown.append((name, chosen.text(said), note))
-    also = f"  {chosen.drawn('·')}  also {', '.join(device.aliases)}" if device.aliases else ""
-    lines = [chosen.paint(chosen.text(device.name), "bold") + chosen.text(f"  {device.id}{also}")]
+    if device.aliases:
+        shown.append(("also called", chosen.text(", ".join(device.aliases)), ""))
+    lines = [chosen.paint(chosen.text(device.name), "bold") + chosen.text(f"  {device.id}")]
     lines += layout.facts(shown, chosen)
     lines += [""] if sources else []
     for source, number in sources.items():
@@ -153,7 +154,7 @@ def _detail(device: Device, chosen: Style) -> list[str]:
 
 def _record(device: Device) -> dict[str, Any]:
     """The device's fields, and the source of each number that has one."""
-    from dataclasses import asdict
+    from capacity.record import asdict
 
     record = asdict(device)
     record["sources"] = {

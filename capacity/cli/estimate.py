@@ -124,9 +124,8 @@ def _request(arguments: Namespace) -> dict[str, Any]:
 def _explanation(arguments: Namespace, request: dict[str, Any]) -> str:
     from capacity.derivation import render
     from capacity.estimators.answer import derive
-    from capacity.rendering.style import harmless
 
-    text = render(derive(arguments.explain, **request), depth=arguments.depth or 3)
-    lines = [harmless(line) for line in text.splitlines()]
     chosen = style(plain=arguments.plain)
-    return "\n".join(chosen.drawn(line) for line in lines) + "\n"
+    value = derive(arguments.explain, **request)
+    text = render(value, arguments.explain, depth=arguments.depth or 3, width=chosen.width, unicode=chosen.unicode)
+    return "\n".join(chosen.text(line) for line in text.splitlines()) + "\n"

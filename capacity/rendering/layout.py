@@ -85,16 +85,18 @@ def table(
 
 
 def facts(rows: Sequence[tuple[str, str, str]], style: Style, margin: str = "  ") -> list[str]:
-    """Name, value and a quiet remark, a line each."""
+    """Name, value and a quiet remark: beside the value where it fits, else below it."""
     names = max((len(row[0]) for row in rows), default=0)
-    values = min(max((len(row[1]) for row in rows if row[2]), default=0), style.width // 2)
+    values = min(max((len(row[1]) for row in rows if row[2]), default=0), style.width // 3)
     lines = []
     for name, value, remark in rows:
         head = f"{margin}{name:<{names}}  "
         room = style.width - len(head)
-        if remark and room - values - 2 >= min(len(remark), 12) and len(value) <= values:
-            lines.append(f"{head}{value:<{values}}  " + style.paint(clip(remark, room - values - 2, style), "dim"))
-        else:
-            body = wrap(value, room)
-            lines += [(head if number == 0 else " " * len(head)) + line for number, line in enumerate(body)]
+        body = wrap(value, room)
+        beside = remark and len(remark) <= room - values - 2 and len(value) <= values
+        if beside:
+            body = [f"{value:<{values}}  {style.paint(remark, 'dim')}"]
+        elif remark:
+            body += [style.paint(line, "dim") for line in wrap(remark, room)]
+        lines += [(head if number == 0 else " " * len(head)) + line for number, line in enumerate(body)]
     return lines

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def record(estimate: Estimate) -> dict[str, Any]:
     """The whole answer; what is unlimited or unknown is null, since JSON has no other word for it."""
-    from dataclasses import asdict
+    from capacity.record import asdict
 
     whole = {"schema": estimate.schema, "kind": "estimate", **asdict(estimate)}
     result: dict[str, Any] = _plain(whole)

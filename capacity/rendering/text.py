@@ -17,6 +17,7 @@ MARGIN = "  "
 GUTTER = "   "
 NARROW, WIDE = 72, 100
 ROOM = 14  # columns a note is worth showing in
+SPARSE = 0.6  # a model that uses less of itself for a token is a sparse one
 _ASSUMPTIONS = 6
 _ALTERNATIVES = 3
 _MARKS = {True: ("✔", "green"), False: ("✘", "red"), None: ("·", "cyan")}
@@ -34,8 +35,8 @@ def screen(estimate: Estimate, style: Style, *, everything: bool = False) -> str
 
 def _model(model: dict[str, Any], style: Style, *, everything: bool) -> list[str]:
     known = {name: said.format(words.named(name, model[name])) for name, said in selection.FACTS.items() if model.get(name)}
-    if model.get("active_parameters") == model.get("parameters"):
-        known.pop("active_parameters", None)
+    if model.get("active_parameters", 0.0) > SPARSE * model.get("parameters", 0.0):
+        known.pop("active_parameters", None)  # a dense model: only its look-up tables are idle
     parts = [style.text(part) for part in known.values()]
     if model.get("inferred"):
         parts.append("shape inferred")
@@ -59,7 +60,7 @@ def _section(section: Section, style: Style, *, everything: bool) -> list[str]:
     if everything:
         for kind, parts in section.breakdowns.items():
             if kind != "memory":
-                lines += _bar(words.label(kind), parts, "s", None, style)
+                lines += _bar(words.label(kind.removesuffix(" time")), parts, "s", None, style)
         lines += _all(section, style)
     else:
         lines += _grid(section, style)

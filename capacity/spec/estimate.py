@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
+
+from capacity.record import Record
 
 SCHEMA_VERSION = 1
 
 
-@dataclass(frozen=True)
-class Quantity:
+class Quantity(Record):
     """A named number with its 90 % interval: low <= mid <= high, in the base unit `unit`.
 
     note: what it counts, in a few words.
@@ -28,8 +28,7 @@ class Quantity:
         return self.low == self.high
 
 
-@dataclass(frozen=True)
-class Assumption:
+class Assumption(Record):
     """A value the answer rests on. tag: user > measured > catalogue > model > inferred > default."""
 
     name: str
@@ -39,8 +38,7 @@ class Assumption:
     source: str = ""
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(Record):
     """One half of an answer, such as training or serving, on one cluster and layout.
 
     verdict: one line (fits or not, by how much, what binds). fits: None where it does not apply.
@@ -60,8 +58,7 @@ class Section:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Estimate:
+class Estimate(Record):
     """The answer to one question.
 
     request: what was asked, as given. model: facts of the model by name. sections by mode ("train", "serve", ...).
@@ -74,5 +71,5 @@ class Estimate:
     sections: dict[str, Section]
     assumptions: tuple[Assumption, ...]
     warnings: tuple[str, ...] = ()
-    sensitivities: dict[str, dict[str, float]] = field(default_factory=dict)
+    sensitivities: dict[str, dict[str, float]] = {}
     schema: int = SCHEMA_VERSION
