@@ -185,7 +185,7 @@ class _Tree:
             return
         import textwrap
 
-        lead = next((len(margin) for margin in ("  where ", " " * 8) if text.startswith(margin)), 2) + 2
+        lead = next((lead for start, lead in (("= ", 2), ("  where ", 10), (" " * 8, 10)) if text.startswith(start)), 4)
         lines = textwrap.wrap(text, room, subsequent_indent=" " * lead, break_on_hyphens=False)
         yield from (line.replace(_NO_BREAK, " ") for line in lines)
 

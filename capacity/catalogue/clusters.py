@@ -84,7 +84,7 @@ def default_cluster(
 
     nodes: full nodes as the vendor builds them; devices: how many devices in all, instead of nodes.
     """
-    from dataclasses import replace
+    from capacity.record import replace
 
     folders = tuple(folders)
     assumptions: dict[str, str] = {}

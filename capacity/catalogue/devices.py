@@ -32,7 +32,7 @@ def load_device(name: str, folders: Iterable[str] = ()) -> Device:
 
 def list_devices(search: str = "", kind: str = "", vendor: str = "", folders: Iterable[str] = ()) -> list[Device]:
     """List the devices whose id, name, vendor or architecture holds every word of `search`, by vendor and id."""
-    from dataclasses import replace
+    from capacity.record import replace
 
     folders = tuple(folders)
     other_names: dict[str, list[str]] = {}

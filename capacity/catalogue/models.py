@@ -9,11 +9,11 @@ opened when it is asked for; docs/models.md shows how to write one.
 from __future__ import annotations
 
 import os.path
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from capacity.catalogue.entry import CATALOGUE, SHIPPED, ids, read_entry, roots
 from capacity.errors import InputError, UnknownNameError
+from capacity.record import Record, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -24,8 +24,7 @@ _ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-.+")
 _LONGEST_ID = 100
 
 
-@dataclass(frozen=True)
-class ModelPreset:
+class ModelPreset(Record):
     """A published model before it is lowered.
 
     id: the file's name. released: year and month ("2024-07").

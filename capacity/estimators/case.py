@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from capacity.errors import InputError
 from capacity.estimators.assumptions import Assumptions, number, one_of
+from capacity.record import Record, replace
 from capacity.spec.workload import MODES, TRAINING_MODES, Precision
 
 if TYPE_CHECKING:
@@ -36,8 +36,7 @@ KEYS = (
 )
 
 
-@dataclass
-class Case:
+class Case(Record):
     """A checked question. shapes: other models it may be, when the shape was inferred from a parameter count."""
 
     request: dict[str, Any]
@@ -47,7 +46,6 @@ class Case:
     cluster: Cluster
     profile: Profile
     assumptions: Assumptions
-    given: dict[str, Any] = field(default_factory=dict)
     devices: float | None = None
 
     def number(self, name: str, unit: str = "1", least: float = 0.0, most: float = 1e30, **rules: bool) -> float | None:

@@ -6,18 +6,17 @@ An uncertain input has a 90 % range as factors on its mid value. Each is moved t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import exp, log
 from typing import TYPE_CHECKING, NamedTuple
 
+from capacity.record import Record
 from capacity.spec.estimate import Quantity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
-@dataclass(frozen=True)
-class Uncertain:
+class Uncertain(Record):
     """A factor of mid value 1 with its 90 % range, and where the range comes from."""
 
     name: str

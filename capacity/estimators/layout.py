@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from capacity.errors import InputError
 from capacity.estimators.training_memory import training_memory, weights_of
+from capacity.record import replace
 from capacity.spec.model import Attention
 from capacity.spec.plan import Plan
 

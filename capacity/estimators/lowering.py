@@ -5,11 +5,11 @@ The table is the only place parameters and FLOPs are counted from.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
 
 from capacity.formulas import flops, recurrence
+from capacity.record import Record
 from capacity.spec.model import Attention, Experts, FeedForward, Recurrent
 from capacity.spec.op import Op
 
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from capacity.spec.model import Block, Convolution, Linear, ModelSpec
 
 
-@dataclass(frozen=True)
-class Tokens:
+class Tokens(Record):
     """What one forward pass is fed.
 
     sequences; queries: new tokens of each; past: tokens already in the cache.
@@ -181,8 +180,8 @@ def _attention(
             f"{block.stack}.attention.compressed", "attention", "attention", block.count,
             m=tokens, sequences=sequences, queries=queries, keys=keys, stride=stride,
             heads=layer.heads, kv_heads=layer.kv_heads, key_size=layer.key_size, value_size=layer.value_size,
-            selected=layer.selected, causal=layer.causal,
-            cache_elements=layer.cache_elements, latent=layer.latent, shard="heads", stack=block.stack,
+            selected=layer.selected * stride, causal=layer.causal,
+            cache_elements=layer.cache_elements / stride, latent=layer.latent, shard="heads", stack=block.stack,
         )
     if layer.indexer_heads:
         # A score per head and key, then the heads' weighted sum.
@@ -190,7 +189,7 @@ def _attention(
             f"{block.stack}.attention.indexer", "attention", "attention", block.count,
             m=tokens, sequences=sequences, queries=queries, keys=keys, stride=stride, heads=layer.indexer_heads,
             kv_heads=1.0, key_size=layer.indexer_size, value_size=layer.indexer_value_size, causal=True,
-            cache_elements=layer.indexer_cache_elements, latent=True, stack=block.stack,
+            cache_elements=layer.indexer_cache_elements / stride, stack=block.stack,
         )
     width = layer.heads * layer.key_size + layer.kv_heads * (layer.key_size + layer.value_size)
     yield _vectors(block, "attention", layer.vector_params, tokens, tokens * width * 2.0)

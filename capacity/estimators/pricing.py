@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from capacity.errors import InputError
 from capacity.formula import sourced
 from capacity.formulas import flops, traffic
 from capacity.laws import attention, gemm, memory_bound
+from capacity.record import Record
 
 if TYPE_CHECKING:
     from capacity.laws.profile import Profile
@@ -39,8 +39,7 @@ def peak_flop_per_s(device: Device, dtype: str) -> tuple[float, str]:
     raise InputError(f"{device.name} states no dense peak for {dtype} (known: {known}); choose another --precision")
 
 
-@dataclass(frozen=True)
-class Pricer:
+class Pricer(Record):
     """Prices ops on one device for one compute format.
 
     dtype: format of the products' weights; bytes_per_activation and bytes_per_kv: stored widths.
@@ -90,7 +89,7 @@ class Pricer:
         if op.selected < seen:
             seen = op.selected
         work = flops.visible_attention_flop(
-            op.sequences, op.queries, seen, op.heads, op.key_size, op.value_size
+            op.sequences, op.queries, seen / op.stride, op.heads, op.key_size, op.value_size
         )
         span = min(op.keys, op.window, max(op.selected, op.queries))
         cache = op.sequences * span * self._cache_width(op) * self.bytes_per_kv

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from capacity.errors import InputError
@@ -18,6 +17,7 @@ from capacity.estimators.sharding import shard
 from capacity.estimators.training_time import Network
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import energy, memory, money, schedule, traffic
+from capacity.record import Record, replace
 from capacity.spec.estimate import Section
 from capacity.spec.plan import Plan
 from capacity.spec.workload import Workload
@@ -37,8 +37,7 @@ KEPT_GROUPS = ("embedding", "head", "router")
 ACTIVATION_TOKENS = 8192.0
 
 
-@dataclass(frozen=True)
-class Load:
+class Load(Record):
     """One replica at a steady load: memory parts, times by part, and what follows."""
 
     model: ModelSpec

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from capacity.estimators.lowering import Tokens, lower
 from capacity.estimators.sharding import shard
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import collectives, traffic
+from capacity.record import replace
 from capacity.spec.model import Attention, Experts, Recurrent
 
 if TYPE_CHECKING:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from capacity import ops
+from capacity.record import replace
 
 if TYPE_CHECKING:
     from capacity.spec.op import Op

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from capacity.record import Record
 
 
-@dataclass(frozen=True)
-class Stack:
+class Stack(Record):
     """Factors of a training stack on the laws, fitted on published runs (docs/accuracy.md).
 
     sustained: multiplies the architecture's sustained share of GEMM peak; attention: share of the benchmarked

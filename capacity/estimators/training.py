@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from capacity.errors import InputError
@@ -24,6 +23,7 @@ from capacity.estimators.training_memory import (
 from capacity.estimators.training_time import Network, step_time
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import energy, flops, memory, scaling, schedule, traffic
+from capacity.record import Record, replace
 from capacity.spec.estimate import Section
 from capacity.spec.workload import Workload
 
@@ -47,8 +47,7 @@ STORAGE_BYTES_PER_S_PER_NODE = 2e9
 DAY_S = 86400.0
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(Record):
     """One model trained one way on one cluster, with its parts priced."""
 
     model: ModelSpec

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from capacity import ops
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import memory
+from capacity.record import Record
 from capacity.spec.model import Attention, Experts, FeedForward
 
 if TYPE_CHECKING:
@@ -30,8 +30,7 @@ OPTIMIZER_STATE_BYTES = {
 FRAGMENTATION = 0.04
 
 
-@dataclass(frozen=True)
-class Weights:
+class Weights(Record):
     """Parameters by where they live, before any sharding: blocks (dense and routed), tables, head."""
 
     dense: float

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from capacity import ops
 from capacity.estimators.sharding import shard
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import collectives, memory, schedule
+from capacity.record import Record
 
 if TYPE_CHECKING:
     from capacity.estimators.pricing import Pricer
@@ -32,8 +32,7 @@ HEAD_IMBALANCE = 0.75
 STEP_OVERHEAD_S = 2e-3
 
 
-@dataclass(frozen=True)
-class Network:
+class Network(Record):
     """What a device can send: inside its node and beyond, after the shares that collectives reach."""
 
     devices_per_node: float

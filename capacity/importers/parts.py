@@ -226,7 +226,8 @@ def stack(kinds: Iterable[Kind], build: Callable[[Kind], Block]) -> tuple[Block,
     of count 1; its count is multiplied by how many layers are of that kind.
     """
     from collections import Counter
-    from dataclasses import replace
+
+    from capacity.record import replace
 
     blocks = []
     for kind, count in Counter(kinds).items():

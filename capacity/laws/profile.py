@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from capacity.errors import FileFormatError
 from capacity.formula import Sourced
+from capacity.record import Record
 
 if TYPE_CHECKING:
     from capacity.spec.device import Device
@@ -20,8 +20,7 @@ _STAND_INS = {
 _BY_KIND = {"GPU": "gpu", "TPU": "tpu", "ASIC": "accelerator", "CPU": "cpu", "Apple": "apple", "edge": "edge"}
 
 
-@dataclass(frozen=True)
-class GemmShares:
+class GemmShares(Record):
     """Reachable shares of one precision: of the dense peak, of the bandwidth, and the launch time."""
 
     share_of_peak: float
@@ -29,8 +28,7 @@ class GemmShares:
     launch_s: float
 
 
-@dataclass(frozen=True)
-class Profile:
+class Profile(Record):
     """Parameters of the kernel laws for one architecture.
 
     gemm: by weight format ("bf16", "fp8", "int8", "int4", "fp4", ...; "" for any other).

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from capacity.record import Record
 
 
-@dataclass(frozen=True)
-class Link:
+class Link(Record):
     """A tier of the network: bandwidth per device and direction, and latency per message."""
 
     name: str
@@ -14,8 +13,7 @@ class Link:
     latency_s: float
 
 
-@dataclass(frozen=True)
-class Device:
+class Device(Record):
     """One accelerator, processor or phone; what is unknown is None, never 0.
 
     peak_dense_flop_per_s: by dtype (fp64 fp32 tf32 bf16 fp16 fp8 fp4 int8 int4), dense, multiply and add as two.
@@ -54,8 +52,7 @@ class Device:
     network: Link | None = None
 
 
-@dataclass(frozen=True)
-class Cluster:
+class Cluster(Record):
     """Nodes of equal devices and the network between them.
 
     inter: the link of one device to the network between nodes (its share of the node's adapters).
@@ -78,7 +75,7 @@ class Cluster:
     usd_per_device_hour: float | None = None
     storage_bytes_per_s: float | None = None
     origin: str = "catalogue"
-    assumptions: dict[str, str] = field(default_factory=dict)
+    assumptions: dict[str, str] = {}
     max_nodes: float | None = None
 
     @property

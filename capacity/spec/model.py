@@ -7,14 +7,14 @@ both exact.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import inf
+
+from capacity.record import Record
 
 COLUMN, ROW, REPLICATED = "column", "row", "replicated"
 
 
-@dataclass(frozen=True)
-class Linear:
+class Linear(Record):
     """A matrix of weights applied to each token: `y[out] = W[out, in] x[in] (+ b[out])`.
 
     shard: how tensor parallelism cuts it: "column" (its outputs), "row" (its inputs, then an
@@ -33,8 +33,7 @@ class Linear:
     tied: bool = False
 
 
-@dataclass(frozen=True)
-class Attention:
+class Attention(Record):
     """Softmax attention with its projections.
 
     heads, kv_heads; key_size and value_size: width of one head of keys (and queries) and of values.
@@ -79,8 +78,7 @@ class Attention:
     indexer_value_size: float = 1.0
 
 
-@dataclass(frozen=True)
-class Recurrent:
+class Recurrent(Record):
     """Linear attention or a state-space layer: a state of fixed size per sequence instead of a KV cache.
 
     kind: "mamba", "mamba2", "gated_delta", "kda", "lightning", "rwkv" ...
@@ -103,8 +101,7 @@ class Recurrent:
     vector_params: float = 0.0
 
 
-@dataclass(frozen=True)
-class FeedForward:
+class FeedForward(Record):
     """A dense feed-forward sublayer; `width` is its inner width, `gated` tells up and gate projections apart."""
 
     projections: tuple[Linear, ...]
@@ -113,8 +110,7 @@ class FeedForward:
     vector_params: float = 0.0
 
 
-@dataclass(frozen=True)
-class Experts:
+class Experts(Record):
     """A mixture of experts: a router, `experts` copies of `projections` of which each token visits `active`.
 
     shared: projections every token passes besides the routed ones.
@@ -135,8 +131,7 @@ class Experts:
 Sublayer = Attention | Recurrent | FeedForward | Experts
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(Record):
     """`count` equal layers of one stack: sublayers in order, and the vectors (norms) around them.
 
     stack: "decoder", "encoder", "vision", "mtp" (multi-token prediction: loaded by few runtimes and
@@ -158,8 +153,7 @@ class Block:
     rate: float = 1.0
 
 
-@dataclass(frozen=True)
-class Embedding:
+class Embedding(Record):
     """A table of `rows` x `width` looked up by token, position or type.
 
     tied: another part's table is used, nothing is stored. lookups: rows read per token.
@@ -173,8 +167,7 @@ class Embedding:
     stack: str = "decoder"
 
 
-@dataclass(frozen=True)
-class ModelSpec:
+class ModelSpec(Record):
     """A whole model.
 
     name; architecture: the class name its config gives; source: file, URL or paper it was read from.
@@ -206,8 +199,7 @@ class ModelSpec:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Convolution:
+class Convolution(Record):
     """A front-end convolution: `out_channels` filters over `in_channels` x kernel inputs each.
 
     positions: output positions per image or per audio clip. A stack works on what its last convolution

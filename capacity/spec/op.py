@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import inf
 
+from capacity.record import Record
 
-@dataclass(frozen=True)
-class Op:
+
+class Op(Record):
     """What one kernel family has to do in one forward pass, per device once it has been sharded.
 
     name: "decoder.attention.q_proj"; part: attention, ffn, expert, router, shared_expert, head,
@@ -18,8 +18,8 @@ class Op:
     weight_elements: parameters of one application, vectors and biases included.
     group: precision group of the weights; shard: how tensor parallelism cuts it.
     Attention: sequences, queries and keys per sequence, heads, kv_heads, key_size, value_size,
-    window, selected (keys a sparse indexer keeps), causal, cross; stride: one key (of cache_elements numbers)
-    is stored for every `stride` of the `keys` tokens, and `selected` counts stored keys. Scan: form (the recurrence), chunk.
+    window, selected (keys a sparse indexer keeps), causal, cross; stride: one key is
+    stored for every `stride` tokens; keys, window, selected and cache_elements still count by token. Scan: form (the recurrence), chunk.
     elements: numbers read and written per application of an element-wise op.
     stack: which stack the op belongs to.
     """

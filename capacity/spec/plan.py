@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from capacity.record import Record
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Record):
     """A parallel layout: devices = dp * tp * pp (expert parallelism lives inside dp).
 
     zero: sharding stage of the data-parallel group (0 none, 1 optimizer, 2 and gradients, 3 and weights).

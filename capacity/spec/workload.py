@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from capacity.record import Record
 
 TRAINING_MODES = ("train", "finetune", "lora")
 MODES = (*TRAINING_MODES, "serve")
 
 
-@dataclass(frozen=True)
-class Precision:
+class Precision(Record):
     """Storage width of each kind of number, in bits per element (4.25 for int4 in groups of 128)."""
 
     weight_bits: float = 16.0
@@ -20,8 +19,7 @@ class Precision:
     compute: str = "bf16"
 
 
-@dataclass(frozen=True)
-class Workload:
+class Workload(Record):
     """A training run (`mode` train, finetune, lora) or a serving load (`mode` serve).
 
     tokens: training tokens in all; seq_len: tokens a sequence; global_batch: sequences a step.

@@ -159,6 +159,13 @@ MODULES: dict[str, str] = {
     "recurrent_gemma": "recurrent",
     "rwkv": "recurrent",
     "zamba2": "recurrent",
+    "clip_vision_model": "vision",
+    "deit": "vision",
+    "dinov2": "vision",
+    "dinov2_with_registers": "vision",
+    "siglip_vision_model": "vision",
+    "swin": "vision",
+    "vit": "vision",
 }
 
 
@@ -167,9 +174,8 @@ def from_config(data: dict[str, Any], *, source: str, name: str = "") -> ModelSp
     config = Config(data, source)
     model = build(config, name)
     if any(key in data for key in ("quantization_config", "compression_config", "text_config")):
-        from dataclasses import replace
-
         from capacity.importers.huggingface.quantisation import weight_bits
+        from capacity.record import replace
 
         bits, notes = weight_bits(config, model)
         model = replace(model, weight_bits=bits, notes=(*model.notes, *notes))

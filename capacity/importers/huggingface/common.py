@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from capacity.errors import InputError, UnsupportedArchitectureError
 from capacity.importers import parts
+from capacity.record import replace
 from capacity.spec.model import REPLICATED, Block, Linear
 
 if TYPE_CHECKING:

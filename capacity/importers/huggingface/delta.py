@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from capacity.errors import UnsupportedArchitectureError
 from capacity.importers import parts
 from capacity.importers.huggingface import mixers
 from capacity.importers.huggingface.layers import NO_VISION, head_size, heads, layers, per_layer, rotary_size
+from capacity.record import replace
 from capacity.spec.model import COLUMN, Block, Linear
 
 if TYPE_CHECKING:

@@ -5,13 +5,13 @@ Every decoder layer attends to its own tokens, then to the encoder's, whose keys
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from capacity.errors import UnsupportedArchitectureError
 from capacity.importers import parts
 from capacity.importers.huggingface.common import divide, labels, norm, pooled, seeing_all, task
 from capacity.importers.huggingface.layers import architecture
+from capacity.record import Record, replace
 from capacity.spec.model import Attention, Block, Convolution, Embedding, ModelSpec
 
 if TYPE_CHECKING:
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from capacity.importers.huggingface.config import Config
 
 
-@dataclass(frozen=True)
-class Family:
+class Family(Record):
     """In what one descendant of BART differs from another.
 
     positions: "learnt" or "fixed" tables (both stored), or "" where none is stored; offset: rows never read.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from capacity.errors import UnsupportedArchitectureError
 from capacity.importers import parts
 from capacity.importers.huggingface.common import divide, labels, norm, pooled, seeing_all, task
 from capacity.importers.huggingface.layers import architecture, per_layer
+from capacity.record import Record, replace
 from capacity.spec.model import COLUMN, REPLICATED, ROW, Attention, Block, Embedding, Linear, ModelSpec
 
 if TYPE_CHECKING:
@@ -21,8 +21,7 @@ PER_TOKEN = ("ForTokenClassification", "ForQuestionAnswering")
 TASKS = ("Model", "ForMaskedLM", "ForSequenceClassification", *PER_TOKEN)
 
 
-@dataclass(frozen=True)
-class Head:
+class Head(Record):
     """What a class puts on an encoder: maps on every token, their norm weights, and blocks on pooled positions."""
 
     maps: tuple[Linear, ...] = ()

@@ -64,6 +64,11 @@ def after_first(config: Config, layers: int, default: int = 0) -> list[bool]:
     if kinds is not None:
         return [kind == "sparse" for kind in kinds]
     first = config.count(config.named("first_k_dense_replace", "num_dense_layers"), default, least=0)
+    if isinstance(config.data.get("moe_layer_freq"), list):
+        flags = config.items("moe_layer_freq")
+        if len(flags) != layers:
+            raise InputError(f"{config.where}: moe_layer_freq has {len(flags)} entries for {layers} layers")
+        return [bool(flag) for flag in flags]
     step = config.count("moe_layer_freq", 1)
     return [layer >= first and layer % step == 0 for layer in range(layers)]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from capacity.errors import InputError
@@ -10,6 +9,7 @@ from capacity.importers import parts
 from capacity.importers.huggingface import mixers
 from capacity.importers.huggingface.config import Config
 from capacity.importers.huggingface.layers import NO_VISION, heads, layers, per_layer
+from capacity.record import replace
 from capacity.spec.model import REPLICATED, Block, Embedding, Linear
 
 if TYPE_CHECKING:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from capacity.errors import InputError
 from capacity.importers import parts
+from capacity.record import Record, replace
 from capacity.spec.model import REPLICATED, Block, Linear
 
 if TYPE_CHECKING:
@@ -20,8 +20,7 @@ WINDOWED = ("sliding_attention", "chunked_attention")
 NO_VISION = "vision tower not included: only the language model is counted"
 
 
-@dataclass(frozen=True)
-class Family:
+class Family(Record):
     """The few facts in which one decoder family differs from another.
 
     A `Rule` is a fixed answer, or the config field that gives it with its default.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from capacity.errors import InputError
 from capacity.importers import parts
 from capacity.importers.huggingface.config import Config
 from capacity.importers.huggingface.layers import architecture
+from capacity.record import replace
 from capacity.spec.model import COLUMN, REPLICATED, ROW, Block, Linear, Recurrent
 
 if TYPE_CHECKING:

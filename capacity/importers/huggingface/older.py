@@ -91,7 +91,7 @@ def _decoder(
         max_positions=max_positions or positions,
     )
     if narrow != hidden:
-        from dataclasses import replace
+        from capacity.record import replace
 
         spec = replace(spec, head=(Linear("lm_head", narrow, vocab, head_bias, COLUMN, "head", tied),))
     return with_head(spec, config, task(config, DECODER_TASKS, "ForCausalLM"))

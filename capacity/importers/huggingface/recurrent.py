@@ -5,13 +5,13 @@ Mamba, Falcon-Mamba, Mamba-2; Falcon-H1, Jamba, Bamba, Granite 4.0, Zamba2; RWKV
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from capacity.errors import InputError
 from capacity.importers import parts
 from capacity.importers.huggingface import mixers
 from capacity.importers.huggingface.layers import head_size, heads, layers, per_layer, rotary_size
+from capacity.record import replace
 from capacity.spec.model import COLUMN, ROW, Block, FeedForward, Linear, Recurrent
 
 if TYPE_CHECKING:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from capacity.errors import InputError, UnsupportedArchitectureError
 from capacity.importers import parts
 from capacity.importers.huggingface import mixers
 from capacity.importers.huggingface.layers import NO_VISION, head_size, heads, layers, per_layer, rotary_size
+from capacity.record import replace
 from capacity.spec.model import COLUMN, ROW, Attention, Block, Linear, Recurrent
 
 if TYPE_CHECKING:
@@ -353,7 +353,6 @@ def deepseek_v4(config: Config, name: str) -> ModelSpec:
             window=config.count("sliding_window", 128),
             selected=config.count("index_topk", 512) if indexed else float("inf"),
             cache_elements=size,
-            latent=True,
             indexer_cache_elements=index_size if indexed else 0.0,
             indexer_heads=index_heads if indexed else 0.0,
             indexer_size=index_size if indexed else 0.0,

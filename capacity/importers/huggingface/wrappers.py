@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from capacity.importers.huggingface.config import Config
 from capacity.importers.huggingface.layers import NO_VISION, architecture
+from capacity.record import replace
 
 if TYPE_CHECKING:
     from capacity.spec.model import ModelSpec
