@@ -9,6 +9,7 @@ the text is taken as a ratio of whole numbers and rounded once. What could be re
 
 from __future__ import annotations
 
+from functools import cache
 from math import isfinite
 from typing import TYPE_CHECKING
 
@@ -301,29 +302,23 @@ def _refuse_ambiguous_bytes(word: str, unit: str, text: str) -> None:
         raise QuantityError(f"{_shown(text)}: case tells bytes from bits; write {near} or {near[0]}bit")
 
 
-_tables: dict[str, Factors] = {}
-
-
+@cache
 def _table(kind: str) -> Factors:
-    """Every spelling of a kind, prefixes included, with its factor; made when first asked for."""
-    table = _tables.get(kind)
-    if table is None:
-        table = {}
-        for names, prefixes in _KINDS[kind]:
-            for name, (a, b) in names.items():
-                table[name] = (a, b)
-                for prefix, (c, d) in prefixes.items():
-                    table[prefix + name] = (a * c, b * d)
-        if kind == "1":
-            # 15T, 15t, 15T tokens, 15Ttoken.
-            nouns = [*table, *(noun + "s" for noun in table)]
-            table |= dict.fromkeys(nouns, (1, 1))
-            for suffix, power in _COUNTS.items():
-                for letter in (suffix, suffix.lower()):
-                    table |= dict.fromkeys(
-                        (letter, *(f"{letter}{space}{noun}" for noun in nouns for space in ("", " "))), (10**power, 1)
-                    )
-        _tables[kind] = table
+    """Every spelling of a kind, prefixes included, with its factor."""
+    table: Factors = {}
+    for names, prefixes in _KINDS[kind]:
+        for name, (a, b) in names.items():
+            table[name] = (a, b)
+            for prefix, (c, d) in prefixes.items():
+                table[prefix + name] = (a * c, b * d)
+    if kind == "1":
+        # 15T, 15t, 15T tokens, 15Ttoken.
+        nouns = [*table, *(noun + "s" for noun in table)]
+        table |= dict.fromkeys(nouns, (1, 1))
+        for suffix, power in _COUNTS.items():
+            for letter in (suffix, suffix.lower()):
+                spelt = (letter, *(f"{letter}{space}{noun}" for noun in nouns for space in ("", " ")))
+                table |= dict.fromkeys(spelt, (10**power, 1))
     return table
 
 
@@ -332,10 +327,13 @@ def _nearest(word: str, kind: str) -> str:
     return next((spelling for spelling in _table(kind) if spelling.lower() == word.lower()), "")
 
 
+@cache
 def _kind(word: str) -> str:
     """The kind of one word of a unit: "s" for h, "J" for kWh, "1" for token or mac."""
     if word in _KINDS:
         return word
+    if word in _KINDS["1"][0][0]:
+        return "1"
     return next((kind for kind in _KINDS if kind != "1" and word in _table(kind)), "1")
 
 
@@ -386,6 +384,7 @@ def _below(letters: str, label: str) -> tuple[_Scale, ...]:
     return tuple(((1, 10 ** _SMALL[letter]), f" {letter}{label}", 1.0) for letter in letters)
 
 
+@cache
 def _display(kind: str, binary: bool) -> tuple[_Scale, ...]:
     one: Ratio = (1, 1)
     if kind == "byte" and binary:
