@@ -36,7 +36,18 @@ def __getattr__(name: str) -> Any:
 
     value = getattr(import_module(home), name)
     globals()[name] = value
+    if name == "estimate":
+        from capacity.spec.estimate import Estimate
+
+        Estimate.renderer = staticmethod(_html)
     return value
+
+
+def _html(estimate: Any) -> str:
+    """Show an estimate in a notebook; the renderer is imported when a notebook asks for it."""
+    from capacity.rendering.notebook import html
+
+    return html(estimate)
 
 
 def __dir__() -> list[str]:

@@ -158,15 +158,15 @@ def _record(device: Device) -> dict[str, Any]:
 
     record = asdict(device)
     record["sources"] = {
-        name: value.source  # type: ignore[attr-defined]
-        for name, value in _numbers(device)
-        if getattr(value, "source", "")
+        name: source for name, value in _numbers(device) if (source := getattr(value, "source", ""))
     }
     return record
 
 
 def _numbers(device: Device) -> list[tuple[str, object]]:
-    plain = [(name, value) for name, value in vars(device).items() if isinstance(value, float)]
+    from capacity.record import fields
+
+    plain = [(name, value) for name in fields(device) if isinstance(value := getattr(device, name), float)]
     peaks = [(f"peak_dense_flop_per_s.{dtype}", value) for dtype, value in device.peak_dense_flop_per_s.items()]
     links = [
         (f"{tier}.{name}", value)

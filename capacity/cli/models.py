@@ -148,10 +148,12 @@ def _block(block: Block) -> dict[str, Any]:
 
 def _part(layer: Any) -> dict[str, Any]:
     """The facts of a sublayer: its plain numbers, without the linear maps."""
+    from capacity.record import fields
+
     facts = {
         name: value
-        for name, value in vars(layer).items()
-        if isinstance(value, (bool, float, int, str)) and value not in (0, "", float("inf"))
+        for name in fields(layer)
+        if isinstance(value := getattr(layer, name), (bool, float, int, str)) and value not in (0, "", float("inf"))
     }
     return {"kind": type(layer).__name__.lower(), **facts}
 

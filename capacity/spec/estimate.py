@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from capacity.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SCHEMA_VERSION = 1
 
@@ -73,3 +76,11 @@ class Estimate(Record):
     warnings: tuple[str, ...] = ()
     sensitivities: dict[str, dict[str, float]] = {}
     schema: int = SCHEMA_VERSION
+
+    # How a notebook shows it. Records import nothing above them, so the package's front door sets it.
+    renderer: ClassVar[Callable[[Estimate], str] | None] = None
+
+    def _repr_html_(self) -> str | None:
+        """HTML for a notebook; None, and so the plain repr, where no renderer was set."""
+        render = type(self).renderer
+        return None if render is None else render(self)
