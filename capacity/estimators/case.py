@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from capacity.errors import InputError
 from capacity.estimators.assumptions import Assumptions, number, one_of
+from capacity.estimators.rigs import rig
 from capacity.record import Record, replace
 from capacity.spec.workload import MODES, TRAINING_MODES, Precision
 
@@ -113,21 +114,20 @@ def _cluster(
     request: dict[str, Any], folders: tuple[Any, ...], assumptions: Assumptions
 ) -> tuple[Cluster, float | None]:
     """The cluster, and the number of devices where the user gave one."""
-    from capacity.catalogue import default_cluster, load_cluster, load_device
-
     devices = number("--devices", request.get("devices"), "1", 1.0, 1e6, whole=True)
     nodes = number("--nodes", request.get("nodes"), "1", 1.0, 1e6, whole=True)
     if "cluster" in request:
         if "device" in request:
             raise InputError("--cluster already names its device; leave --device out")
+        from capacity.catalogue import load_cluster
+
         cluster = load_cluster(request["cluster"], nodes=int(nodes or 1), folders=folders)
         assumptions.note("cluster", cluster.name, "", "user")
     else:
         name = request.get("device", DEFAULT_DEVICE)
-        device: Device = load_device(name, folders) if isinstance(name, str) else name
+        cluster = replace(rig(name, folders)[0], nodes=int(nodes or 1))
         tag = "user" if "device" in request else "default"
-        assumptions.note("device", device.name, "", tag, "" if tag == "user" else "the most rented training GPU")
-        cluster = default_cluster(device, nodes=int(nodes or 1))
+        assumptions.note("device", cluster.device.name, "", tag, "" if tag == "user" else "the most rented training GPU")
     if devices is not None:
         per_node = cluster.devices_per_node
         if nodes is not None and devices != nodes * per_node:
@@ -165,21 +165,24 @@ def _priced(
         assumptions.note("price", float(known), "USD/h", "catalogue", getattr(known, "source", "list price"))
     else:
         assumptions.note("price", "unknown: give --price to get money", "", "default")
-    grid = _grid(request, folders, assumptions)
+    grid = _grid(cluster, request, folders, assumptions)
     return replace(cluster, pue=pue, usd_per_device_hour=known, grid_g_per_kwh=grid)
 
 
-def _grid(request: dict[str, Any], folders: tuple[Any, ...], assumptions: Assumptions) -> float:
+def _grid(
+    cluster: Cluster, request: dict[str, Any], folders: tuple[Any, ...], assumptions: Assumptions
+) -> float:
+    given = request.get("grid")
+    if given is None:
+        value = cluster.grid_g_per_kwh
+        assumptions.note("grid carbon", float(value), "g/kWh", "default", getattr(value, "source", ""))
+        return value
+    if isinstance(given, (int, float)) or str(given)[:1].isdigit():
+        return assumptions.take("grid carbon", number("--grid", given, "g/kWh", 0.0, 3000.0), 0.0, "g/kWh", "")
     from capacity.catalogue import load_grid
 
-    given = request.get("grid")
-    if isinstance(given, (int, float)) or (isinstance(given, str) and given[:1].isdigit()):
-        value = number("--grid", given, "g/kWh", 0.0, 3000.0)
-        return assumptions.take("grid carbon", value, 0.0, "g/kWh", "")
-    value = load_grid(given or "world", folders)
-    assumptions.note(
-        "grid carbon", float(value), "g/kWh", "user" if given else "default", getattr(value, "source", "")
-    )
+    value = load_grid(str(given), folders)
+    assumptions.note("grid carbon", float(value), "g/kWh", "user", value.source)
     return value
 
 

@@ -40,9 +40,23 @@ class Tokens(Record):
     patches: float | None = None
 
 
+_MOST_TABLES = 64
+_tables: dict[tuple[object, ...], tuple[ModelSpec, tuple[Op, ...]]] = {}
+
+
 def lower(model: ModelSpec, tokens: Tokens, *, mtp: bool = False) -> tuple[Op, ...]:
     """The ops of one forward pass; `mtp` includes multi-token-prediction blocks."""
-    return tuple(_lower(model, tokens, mtp))
+    # One answer asks for the same few tables many times over. The model is kept with its table, so that
+    # its identity cannot be another's.
+    key = (id(model), mtp, *tokens.__dict__.items())
+    known = _tables.get(key)
+    if known is not None and known[0] is model:
+        return known[1]
+    table = tuple(_lower(model, tokens, mtp))
+    if len(_tables) >= _MOST_TABLES:
+        _tables.clear()
+    _tables[key] = (model, table)
+    return table
 
 
 def _lower(model: ModelSpec, tokens: Tokens, mtp: bool) -> Iterator[Op]:
@@ -103,7 +117,7 @@ def _positions(
 ) -> tuple[float, float, float]:
     """Sequences, queries and keys of a block."""
     if block.positions == "one":
-        return sequences, 1.0, 1.0
+        return sequences, 1.0, keys
     prefix = sum(conv.prefix for conv in model.convs if conv.stack == block.stack and block.positions == "patches")
     return sequences, (queries - prefix) * block.rate, (keys - prefix) * block.rate
 
@@ -161,6 +175,8 @@ def _attention(
         # Cross-attention projects the encoder's tokens to keys and values, once.
         from_encoder = layer.cross and linear.name in ("k_proj", "v_proj")
         m = layer.table or (encoder[0] * encoder[1] if from_encoder else tokens)
+        if block.positions == "one" and linear.name in ("k_proj", "v_proj"):
+            m = sequences * keys  # one query pools all positions of its sequence
         yield _gemm(f"{block.stack}.attention", "attention", linear, block.count, m, block.stack)
     if layer.split:
         sequences, queries, keys = tokens / layer.split, layer.split, layer.split

@@ -12,6 +12,7 @@ from capacity.estimators.intervals import Uncertain, Value, with_intervals
 from capacity.estimators.lowering import Tokens, active_parameter_count, forward_flop, lower
 from capacity.estimators.power import emissions, power_of
 from capacity.estimators.pricing import Pricer, peak_flop_per_s
+from capacity.estimators.rigs import rivals
 from capacity.estimators.serving_time import FRONT_END_PER_TOKEN_S, FRONT_END_S, decode_step, prefill
 from capacity.estimators.sharding import shard
 from capacity.estimators.training_time import Network
@@ -45,6 +46,7 @@ class Load(Record):
     plan: Plan
     cluster: Cluster
     word: str
+    widths: dict[str, float]
     memory: dict[str, float]
     fits: bool
     step: dict[str, float]
@@ -222,7 +224,11 @@ def _load(
     plan = plan or _plan(case, model, workload, cluster, widths)
     # Where the encoder or decoder is the whole model there is nothing to decode.
     per_node = min(cluster.devices_per_node, int(plan.devices))
-    cluster = replace(cluster, devices_per_node=per_node, nodes=max(int(-(-plan.devices // per_node)), 1))
+    # A replica on part of a node answers for that part of the host.
+    host = cluster.host_w * per_node / cluster.devices_per_node
+    cluster = replace(
+        cluster, devices_per_node=per_node, nodes=max(int(-(-plan.devices // per_node)), 1), host_w=host
+    )
     parts, room, per_token, state = _room(case, model, workload, plan, cluster, widths)
     context = workload.prompt_len + workload.output_len
     running = schedule.running_sequences(
@@ -240,7 +246,7 @@ def _load(
     network = Network.of(cluster, case.profile)
     step = decode_step(model, plan, network, pricer, running, workload.prompt_len + workload.output_len / 2.0)
     prompt = prefill(model, plan, network, pricer, workload.prompt_len)
-    return Load(model, workload, plan, cluster, word, parts, fits, step, prompt, running, room, per_token, state)
+    return Load(model, workload, plan, cluster, word, widths, parts, fits, step, prompt, running, room, per_token, state)
 
 
 def _account(case: Case, load: Load) -> Any:
@@ -260,6 +266,7 @@ def _account(case: Case, load: Load) -> Any:
     moved = weights * hit + cache_read
     context = sourced(workload.prompt_len + workload.output_len, "tokens a request")
     replicas = plan.dp
+    fewest = _fewest(case, load.model, workload, case.cluster, load.widths)
 
     def quantities(factor: Mapping[str, float]) -> dict[str, Value]:
         step = scaled(step_mid, factor.get("decode time", 1.0))
@@ -316,7 +323,6 @@ def _account(case: Case, load: Load) -> Any:
                 money.usd_per_token(second, plan.devices, output_rate) * 1e6, "USD", "output tokens, prompts included"
             )
             values["cost_per_hour"] = Value(second * 3600.0 * plan.devices, "USD", "all replicas")
-        fewest = _fewest(case, load.model, workload, cluster_for(case), {"": workload.precision.weight_bits / 8.0})
         if fewest is not None:
             values["fewest_devices"] = Value(fewest.devices, "1", "that hold the weights and one request")
         return values
@@ -329,11 +335,6 @@ def first_token_s(load: Load, step: float, prompt: float, token: float) -> float
     busy = min(load.running * prompt / (token * load.workload.output_len), 0.9)
     front = sourced(FRONT_END_S + FRONT_END_PER_TOKEN_S * load.workload.prompt_len, "server front end")
     return schedule.time_to_first_token_s(prompt, step, busy, front)
-
-
-def cluster_for(case: Case) -> Cluster:
-    """The cluster as the user named it, before it was cut down to the replica."""
-    return case.cluster
 
 
 def _uncertain(case: Case) -> tuple[Uncertain, ...]:
@@ -395,25 +396,15 @@ def _verdict(load: Load, quantities: Mapping[str, Any]) -> str:
     )
 
 
-ALTERNATIVE_DEVICES = ("rtx-4090", "l40s", "a100-sxm-80gb", "h100-sxm", "h200-sxm", "b200", "mi300x")
-
-
 def _alternatives(case: Case, load: Load, widths: dict[str, float]) -> tuple[dict[str, Any], ...]:
     """The same requests on the fewest of other devices."""
-    from capacity.catalogue import default_cluster, load_device
-    from capacity.laws.profile import load_profile
-
-    folders = tuple(case.request.get("catalogue", ()))
     free = {key: value for key, value in case.request.items() if key not in ("tp", "pp", "dp", "ep")}
     rows: list[dict[str, Any]] = []
-    for name in ALTERNATIVE_DEVICES:
-        device = load_device(name, folders)
-        cluster = replace(
-            default_cluster(device, nodes=1), pue=load.cluster.pue, grid_g_per_kwh=load.cluster.grid_g_per_kwh
-        )
-        other_case = replace(case, request=free, profile=load_profile(device), cluster=cluster, devices=None)
+    for cluster, profile in rivals(case.cluster, tuple(case.request.get("catalogue", ()))):
+        device = cluster.device
         try:
-            other = _load(other_case, load.model, load.workload, cluster, load.word, widths)
+            other = _load(replace(case, request=free, profile=profile, cluster=cluster, devices=None), load.model,
+                          load.workload, cluster, load.word, widths)
         except InputError:
             continue
         step, prompt = sum(other.step.values()), sum(other.prompt.values())

@@ -13,6 +13,7 @@ from capacity.estimators.intervals import Uncertain, Value, with_intervals
 from capacity.estimators.lowering import Tokens, active_parameter_count, forward_flop, lower, parameter_count
 from capacity.estimators.power import emissions, power_of, prices
 from capacity.estimators.pricing import Pricer, peak_flop_per_s
+from capacity.estimators.rigs import rivals
 from capacity.estimators.stacks import STACKS
 from capacity.estimators.training_memory import (
     OPTIMIZER_STATE_BYTES,
@@ -432,29 +433,17 @@ def _verdict(run: Run, quantities: Mapping[str, Any]) -> str:
     return text + f"; bound by {_binding(run)}"
 
 
-ALTERNATIVE_DEVICES = ("a100-sxm-80gb", "h100-sxm", "h200-sxm", "b200", "mi300x", "tpu-v5p", "gaudi3")
-
-
 def _alternatives(case: Case, run: Run) -> tuple[dict[str, Any], ...]:
     """The same run on as many of other devices, best time first."""
-    from capacity.catalogue import default_cluster, load_device
-    from capacity.laws.profile import load_profile
-
-    folders = tuple(case.request.get("catalogue", ()))
     rows: list[dict[str, Any]] = []
     free = {key: value for key, value in case.request.items()
             if key not in ("tp", "pp", "dp", "ep", "zero", "micro_batch", "recompute", "interleave")}
-    for name in ALTERNATIVE_DEVICES:
-        device = load_device(name, folders)
-        if device.id == run.cluster.device.id:
-            other_case, other = case, run
-        else:
-            cluster = replace(
-                default_cluster(device, nodes=1), pue=run.cluster.pue, grid_g_per_kwh=run.cluster.grid_g_per_kwh
-            )
-            other_case = replace(case, request=free, profile=load_profile(device), cluster=cluster)
+    for cluster, profile in rivals(case.cluster, tuple(case.request.get("catalogue", ()))):
+        other, device = run, cluster.device
+        if device.id != run.cluster.device.id:
             try:
-                other = _run(other_case, run.model, run.workload, cluster, run.plan.devices)
+                other = _run(replace(case, request=free, profile=profile, cluster=cluster), run.model, run.workload,
+                             cluster, run.plan.devices)
             except InputError:
                 continue
         rate = run.workload.global_batch * run.workload.seq_len / sum(other.time.values())
