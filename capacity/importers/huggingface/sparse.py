@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from capacity.errors import InputError, UnsupportedArchitectureError
 from capacity.importers import parts
@@ -391,8 +391,20 @@ def deepseek_v4(config: Config, name: str) -> ModelSpec:
     blocks = parts.stack(zip(ratios, indexed, strict=True), layer)
     last = Linear("head_connection", streams * hidden, streams)
     blocks += (Block(1, hidden, (), vector_params=streams + 1, extra=(last,)),)
-    facts: dict[str, Any] = {"rotary": (rotated / 2, rotated / 2), "notes": _without_mtp(config)}
-    return mixers.assemble(config, name, hidden, blocks, **facts)
+    times = config.count("num_nextn_predict_layers", 0, least=0)
+    if times:
+        # A layer with a window alone, fed by the next token's embedding and every copy of the stream.
+        ahead = layer((0, False))
+        joint = (
+            Linear("e_proj", hidden, hidden),
+            Linear("h_proj", hidden, hidden),
+            Linear("h_proj", hidden, (streams - 1) * hidden, tied=True),
+        )
+        vectors = ahead.vector_params + 3 * hidden + streams + 1
+        blocks += (
+            replace(ahead, count=times, stack="mtp", extra=(*ahead.extra, *joint, last), vector_params=vectors),
+        )
+    return mixers.assemble(config, name, hidden, blocks, rotary=(rotated / 2, rotated / 2))
 
 
 ADAPTERS: dict[str, Callable[[Config, str], ModelSpec]] = {
