@@ -103,6 +103,7 @@ class _Tree:
 
     def lines(self, name: str, value: float, unit: str = "", level: int = 0, indent: int = 0) -> Iterator[str]:
         """The lines of one value; the first is its own, the others hang below it."""
+        value = _unscaled(value)
         unit = unit or unit_of(value, name)
         head = f"{name} = {_quantity(value, unit)}"
         if not isinstance(value, Traced):
@@ -110,7 +111,7 @@ class _Tree:
             return
         call = value.call
         key = (call.formula.name, *((k, _key(v)) for k, v in call.inputs.items()))
-        about = "" if call.formula.name in (name, "total", "scaled") else call.formula.name
+        about = "" if call.formula.name == name or call.formula.unit == "same" else call.formula.name
         about = ", ".join(filter(None, (about, call.formula.cite)))
         head += f"   [{about}]" if about else ""
         if key in self.shown:
@@ -123,16 +124,25 @@ class _Tree:
         yield from self._wrapped(head, indent)
         if _keeps_terms(call.formula):
             yield from self._terms(call, unit, level, indent)
+        elif call.formula.name == "scaled":
+            yield from self._scaled(call, unit, level, indent)
         else:
-            yield from self._call(call, unit, level, indent)
+            yield from self._call(call, level, indent)
 
-    def _call(self, call: Call, unit: str, level: int, indent: int) -> Iterator[str]:
-        parts = [*call.inputs.items(), *_nested(call)]
-        units = {key: unit_of(part, key) for key, part in parts}
-        if call.formula.unit == "same":
-            units[call.formula.parameters[0]] = unit
+    def _scaled(self, call: Call, unit: str, level: int, indent: int) -> Iterator[str]:
+        """A repetition is told in one line and takes no level of its own."""
+        each, times = call.inputs["each"], call.inputs["times"]
+        yield f"{self.stem}= {_quantity(each, unit)} {self.times} {_quantity(times, '1')}"
+        parts = {"each" if not isinstance(each, Traced) or each.call.formula.unit == "same" else _name(each): each}
+        parts["times" if not isinstance(times, Traced) else _name(times)] = times
+        units = dict(zip(parts, (unit, "1"), strict=True))
+        yield from self._children(self._leaves(parts, units, {}), _calls(parts), units, level - 1, indent)
+
+    def _call(self, call: Call, level: int, indent: int) -> Iterator[str]:
+        parts = call.inputs | dict(_nested(call))
+        units = {key: unit_of(part, key) for key, part in parts.items()}
         body, named = _written(call.formula)(self.times)
-        texts = {key: _quantity(part, units[key], factor=True) for key, part in parts}
+        texts = {key: _quantity(part, units[key], factor=True) for key, part in parts.items()}
         numbers = _substituted(call.formula)(texts, self.times)
         rule = self.stem if parts else self.gap
         for line in self._wrapped(f"= {body}", indent + 3):
@@ -142,18 +152,21 @@ class _Tree:
                 yield rule + line
         for line in self._wrapped(f"= {numbers}", indent + 3):
             yield rule + line
-        defaults = call.formula.defaults
+        leaves = self._leaves(parts, units, call.formula.defaults)
+        yield from self._children(leaves, _calls(parts), units, level, indent)
+
+    @staticmethod
+    def _leaves(parts: dict[str, Any], units: dict[str, str], defaults: dict[str, Any]) -> list[str]:
         rows = [
             (
                 key,
                 _quantity(part, units[key]),
                 _origin(part, "in the formula" if defaults.get(key) == part else "").strip(),
             )
-            for key, part in parts
+            for key, part in parts.items()
             if not isinstance(part, Traced)
         ]
-        calls = [(key, part) for key, part in parts if isinstance(part, Traced)]
-        yield from self._children(_table(rows), calls, level, indent)
+        return _table(rows)
 
     def _terms(self, call: Call, unit: str, level: int, indent: int) -> Iterator[str]:
         terms = sorted(call.inputs["terms"].items(), key=lambda term: -abs(term[1]))
@@ -161,14 +174,16 @@ class _Tree:
         for key, part in terms:
             share = f"{100 * part / call.value:.1f} %" if call.value and isfinite(call.value) else ""
             rows.append((key, _quantity(part, unit), share.rjust(7), _origin(part, "").strip()))
-        calls = [(key, part) for key, part in terms if isinstance(part, Traced) and part]
-        yield from self._children(_table(rows), calls if level + 1 < self.depth else [], level, indent)
+        calls = {key: part for key, part in _calls(dict(terms)).items() if part and level + 1 < self.depth}
+        yield from self._children(_table(rows), calls, dict.fromkeys(calls, unit), level, indent)
 
-    def _children(self, rows: list[str], calls: Sequence[tuple[str, float]], level: int, indent: int) -> Iterator[str]:
+    def _children(
+        self, rows: list[str], calls: dict[str, float], units: dict[str, str], level: int, indent: int
+    ) -> Iterator[str]:
         for i, row in enumerate(rows):
             yield from self._hang(self._wrapped(row, indent + 3), last=i == len(rows) - 1 and not calls)
-        for i, (key, part) in enumerate(calls):
-            yield from self._hang(self.lines(key, part, "", level + 1, indent + 3), last=i == len(calls) - 1)
+        for i, (key, part) in enumerate(calls.items()):
+            yield from self._hang(self.lines(key, part, units[key], level + 1, indent + 3), last=i == len(calls) - 1)
 
     def _hang(self, lines: Iterator[str], *, last: bool) -> Iterator[str]:
         for i, line in enumerate(lines):
@@ -188,6 +203,17 @@ class _Tree:
         lead = next((lead for start, lead in (("= ", 2), ("  where ", 10), (" " * 8, 10)) if text.startswith(start)), 4)
         lines = textwrap.wrap(text, room, subsequent_indent=" " * lead, break_on_hyphens=False)
         yield from (line.replace(_NO_BREAK, " ") for line in lines)
+
+
+def _calls(parts: dict[str, Any]) -> dict[str, float]:
+    return {key: part for key, part in parts.items() if isinstance(part, Traced)}
+
+
+def _unscaled(value: float) -> float:
+    """A value behind repetitions of once, which explain nothing."""
+    while isinstance(value, Traced) and value.call.formula.name == "scaled" and value.call.inputs["times"] == 1.0:
+        value = value.call.inputs["each"]
+    return value
 
 
 def _key(value: Any) -> Any:

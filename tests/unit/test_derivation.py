@@ -183,7 +183,18 @@ def test_scaling_takes_the_unit_of_what_it_scales():
     with ledger():
         value = scaled(weight_bytes(7e9, 2.0), 0.5)
     assert unit_of(value) == "byte"
-    assert "= 14.0 GB · 0.500" in render(value)
+    assert render(value, "half", depth=1).splitlines()[:3] == [
+        "half = 7.00 GB",
+        "│  = 14.0 GB · 0.500",
+        "├─ times  0.500",
+    ]
+    assert "└─ weight_bytes = 14.0 GB" in render(value, "half", depth=1)  # a repetition takes no level
+
+
+def test_repetition_of_once_is_not_told():
+    with ledger():
+        value = scaled(weight_bytes(7e9, 2.0), 1.0)
+    assert render(value, "once").splitlines()[0] == "once = 14.0 GB   [weight_bytes]"
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
