@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from capacity.estimators.lowering import Tokens, lower, parameter_count
-from capacity.importers.huggingface import MODULES, from_config
 from exactness import AutoConfig, predicted, published
 from transformers import AutoModelForImageTextToText
 from transformers.models.mistral4.modeling_mistral4 import Mistral4ForCausalLM
+
+from capacity.estimators.lowering import Tokens, lower, parameter_count
+from capacity.importers.huggingface import MODULES, from_config
 
 SIZES = {
     "hidden_size": 64,

@@ -149,11 +149,10 @@ def architecture(config: Config) -> str:
 
 def rotary_size(config: Config, size: int, share: float) -> float:
     """How much of a head is rotated."""
-    parameters = config.data.get("rope_parameters")
-    given = parameters.get("partial_rotary_factor") if isinstance(parameters, dict) else None
-    if not isinstance(given, (int, float)):
-        given = config.number("partial_rotary_factor", share)
-    return float(int(size * min(max(given, 0.0), 1.0)))
+    share = config.number("partial_rotary_factor", share)
+    if isinstance(config.data.get("rope_parameters"), dict):
+        share = config.sub("rope_parameters").number("partial_rotary_factor", share)
+    return float(int(size * min(max(share, 0.0), 1.0)))
 
 
 def grouped_query(config: Config, hidden: int, family: Family) -> Attention:
