@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 # model_type -> module of this package whose ADAPTERS table serves it.
 MODULES: dict[str, str] = {
-    "gemma3": "wrappers",
-    "kimi_k25": "wrappers",
-    "llama4": "wrappers",
-    "mistral3": "wrappers",
-    "qwen3_vl": "wrappers",
-    "qwen3_vl_moe": "wrappers",
+    "gemma3": "vision_language",
+    "kimi_k25": "vision_language",
+    "llama4": "vision_language",
+    "mistral3": "vision_language",
+    "qwen3_vl": "vision_language",
+    "qwen3_vl_moe": "vision_language",
     "apertus": "dense",
     "deepseek_v2": "latent",
     "deepseek_v3": "latent",
@@ -166,6 +166,11 @@ MODULES: dict[str, str] = {
     "siglip_vision_model": "vision",
     "swin": "vision",
     "vit": "vision",
+    "internvl": "vision_language",
+    "llava": "vision_language",
+    "paligemma": "vision_language",
+    "qwen2_vl": "vision_language",
+    "qwen2_5_vl": "vision_language",
 }
 
 

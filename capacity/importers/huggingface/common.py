@@ -23,7 +23,7 @@ def task(config: Config, known: Iterable[str], default: str) -> str:
         return default
     # The longest ending wins: LMHeadModel is not a bare Model.
     for ending in sorted(known, key=len, reverse=True):
-        if names[0].endswith(ending):
+        if names[0].endswith(ending) and not (ending == "Model" and "Head" in names[0]):
             return ending
     raise UnsupportedArchitectureError(
         f"{config.where}: the head of class {names[0][:60]!r} is not known; known for its model_type are classes "

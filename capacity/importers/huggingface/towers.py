@@ -134,14 +134,15 @@ def clip(config: Config) -> Tower:
 
 
 def siglip(config: Config) -> Tower:
-    """SigLIP's, without the attention that pools it."""
-    if config.flag("vision_use_head", True):
-        raise UnsupportedArchitectureError(
-            f"{config.where}: vision_use_head is true (its default); the pooling head of SigLIP is not known"
-        )
+    """SigLIP's; where it keeps its head, one learnt query attends to all patches of an image."""
     hidden, heads = config.count("hidden_size", 768), config.count("num_attention_heads", 12)
     block = layer(hidden, heads, divide(config, hidden, heads), config.count("intermediate_size", 3072))
-    return plain(config, block=block, patch=16, image=224, outer=2 * hidden, layers=12)
+    tower = plain(config, block=block, patch=16, image=224, outer=2 * hidden, layers=12)
+    if not config.flag("vision_use_head", True):
+        return tower
+    # The query itself is a parameter, and the head has one norm.
+    pool = replace(block, positions="one", vector_params=3 * hidden)
+    return replace(tower, blocks=(*tower.blocks, pool))
 
 
 def pixtral(config: Config) -> Tower:

@@ -16,36 +16,70 @@ from capacity.record import replace
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from capacity.spec.model import ModelSpec
+    from capacity.spec.model import Block, ModelSpec
 
 # Nested configs leave out what equals their class's defaults; the language models met here in published configs.
 LLAMA = {
-    "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
-    "num_attention_heads": 32, "max_position_embeddings": 2048,
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "max_position_embeddings": 2048,
 }
 DEFAULTS: dict[str, dict[str, int]] = {
     "gemma": {
-        "vocab_size": 256000, "hidden_size": 3072, "intermediate_size": 24576, "num_hidden_layers": 28,
-        "num_attention_heads": 16, "num_key_value_heads": 16, "head_dim": 256, "max_position_embeddings": 8192,
+        "vocab_size": 256000,
+        "hidden_size": 3072,
+        "intermediate_size": 24576,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 16,
+        "head_dim": 256,
+        "max_position_embeddings": 8192,
     },
     "gemma2": {
-        "vocab_size": 256000, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
-        "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "max_position_embeddings": 8192,
+        "vocab_size": 256000,
+        "hidden_size": 2304,
+        "intermediate_size": 9216,
+        "num_hidden_layers": 26,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "max_position_embeddings": 8192,
     },
     "gemma3_text": {
-        "vocab_size": 262208, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
-        "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "max_position_embeddings": 131072,
+        "vocab_size": 262208,
+        "hidden_size": 2304,
+        "intermediate_size": 9216,
+        "num_hidden_layers": 26,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "max_position_embeddings": 131072,
     },
     "llama": LLAMA,
     "mistral": {
-        "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
-        "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 131072,
+        "vocab_size": 32000,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131072,
     },
     "qwen2": {
-        "vocab_size": 151936, "hidden_size": 4096, "intermediate_size": 22016, "num_hidden_layers": 32,
-        "num_attention_heads": 32, "num_key_value_heads": 32, "max_position_embeddings": 32768,
+        "vocab_size": 151936,
+        "hidden_size": 4096,
+        "intermediate_size": 22016,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "max_position_embeddings": 32768,
     },
 }
+
+QWEN2 = ("qwen2_vl_text", "qwen2_5_vl_text")
 
 
 def _seeing(
@@ -60,11 +94,15 @@ def _seeing(
     outer = dict(config.data)
     if not config.has("text_config"):
         # Older configs of Qwen's keep the language model's fields beside the tower's.
-        outer["text_config"] = {key: value for key, value in outer.items() if key not in ("model_type", "vision_config")}
+        outer["text_config"] = {
+            key: value for key, value in outer.items() if key not in ("model_type", "vision_config")
+        }
     text = Config(outer, config.where).sub("text_config").data
-    given = DEFAULTS.get(text.get("model_type") or kind, {}) if isinstance(text.get("model_type", ""), str) else {}
+    nested = text.get("model_type") or kind
+    given = DEFAULTS.get(nested, {}) if isinstance(nested, str) else {}
     stated = {key: value for key, value in text.items() if value is not None}
-    outer["text_config"] = given | {"model_type": kind} | stated
+    # Qwen2's language model has a name of its own inside these models.
+    outer["text_config"] = given | stated | {"model_type": "qwen2" if nested in QWEN2 else nested}
     model = language_model(Config(outer, config.where), name, kind=kind, tied=tied)
     if not config.has("vision_config"):
         return model
@@ -79,17 +117,12 @@ def _seeing(
     )
 
 
-def _with(tower: Tower, *projectors: object) -> Tower:
-    return replace(tower, blocks=(*tower.blocks, *projectors))  # type: ignore[arg-type]
+def _with(tower: Tower, *projectors: Block) -> Tower:
+    return replace(tower, blocks=(*tower.blocks, *projectors))
 
 
-def _qwen(config: Config, width: int, *, version: str) -> Tower:
-    tower = towers.qwen(config.sub("vision_config"), version=version)
-    if tower.width != width:
-        raise InputError(
-            f"{config.where}: the vision tower hands on {tower.width} features, but the language model reads {width}"
-        )
-    return tower
+def _qwen(config: Config, _width: int, *, version: str) -> Tower:
+    return towers.qwen(config.sub("vision_config"), version=version)
 
 
 def _llava(config: Config, width: int) -> Tower:
