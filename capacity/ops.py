@@ -2,7 +2,8 @@
 
 Each works on floats (no import), on NumPy columns, and on any type registered with `register`
 (SymPy symbols when a formula is printed, dimensions when its unit is proved in tests), so that
-one formula body serves the single estimate, the sweep, the document and the proof.
+one formula body serves the single estimate, the sweep, the document and the proof. To the type
+checker a formula is about floats: a column is a float in every row.
 """
 
 import math
@@ -27,46 +28,56 @@ def _namespace(*values: Any) -> Any:
 
 
 def _plain(*values: Any) -> bool:
-    return all(isinstance(value, (float, int)) and not hasattr(value, "dtype") for value in values)
+    for value in values:
+        # NumPy's float64 is a float too; the plain type, which nearly all are, is told at once.
+        if type(value) is not float and (not isinstance(value, (float, int)) or hasattr(value, "dtype")):
+            return False
+    return True
 
 
-def maximum(a: Any, b: Any) -> Any:
+def maximum(a: float, b: float) -> float:
     """The larger of two values, element by element; NaN wins, as in NumPy."""
     if _plain(a, b):
-        return a if a >= b or a != a else b
-    return _namespace(a, b).maximum(a, b)
+        return a if a >= b or a != a else b  # noqa: PLR0124 - only NaN differs from itself
+    columns: float = _namespace(a, b).maximum(a, b)
+    return columns
 
 
-def minimum(a: Any, b: Any) -> Any:
+def minimum(a: float, b: float) -> float:
     """The smaller of two values, element by element; NaN wins, as in NumPy."""
     if _plain(a, b):
-        return a if a <= b or a != a else b
-    return _namespace(a, b).minimum(a, b)
+        return a if a <= b or a != a else b  # noqa: PLR0124 - only NaN differs from itself
+    columns: float = _namespace(a, b).minimum(a, b)
+    return columns
 
 
-def where(condition: Any, a: Any, b: Any) -> Any:
-    """`a` where the condition holds, else `b`; both are computed."""
+def where(condition: float, a: float, b: float) -> float:
+    """`a` where the condition holds (is not 0), else `b`; both are computed."""
     if _plain(condition):
         return a if condition else b
-    return _namespace(condition, a, b).where(condition, a, b)
+    columns: float = _namespace(condition, a, b).where(condition, a, b)
+    return columns
 
 
-def ceil(a: Any) -> Any:
+def ceil(a: float) -> float:
     """The smallest whole number not below `a`, as a float (a count may exceed an int64 column)."""
     if _plain(a):
-        return float(math.ceil(a))
-    return _namespace(a).ceil(a)
+        return float(math.ceil(a)) if math.isfinite(a) else a
+    columns: float = _namespace(a).ceil(a)
+    return columns
 
 
-def log(a: Any) -> Any:
+def log(a: float) -> float:
     """Natural logarithm."""
     if _plain(a):
         return math.log(a)
-    return _namespace(a).log(a)
+    columns: float = _namespace(a).log(a)
+    return columns
 
 
-def exp(a: Any) -> Any:
+def exp(a: float) -> float:
     """Natural exponential."""
     if _plain(a):
         return math.exp(a)
-    return _namespace(a).exp(a)
+    columns: float = _namespace(a).exp(a)
+    return columns

@@ -182,23 +182,35 @@ class Entry:
         return f"{title} ({date})" if checked else f"{title} ({date}, not re-read)"
 
 
+_parsed: dict[tuple[str, int], dict[str, Any]] = {}
+
+
 def read_entry(path: str, origin: str) -> Entry:
-    """Read one file; raises FileFormatError for what is missing, too large or no TOML."""
+    """Read one file, once as long as it does not change; raises FileFormatError for what is missing, too large or no TOML."""
+    try:
+        changed = os.stat(path).st_mtime_ns
+    except OSError as error:
+        raise FileFormatError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if (path, changed) not in _parsed:
+        _parsed[path, changed] = _parse(path)
+    entry = Entry(_parsed[path, changed], path, origin)
+    sources = entry.table("sources")
+    entry.sources = sources.data if sources else {}
+    return entry
+
+
+def _parse(path: str) -> dict[str, Any]:
     import tomllib
 
     try:
         if os.path.getsize(path) > _LARGEST_FILE_BYTES:
             raise FileFormatError(f"{path}: larger than any catalogue file ({_LARGEST_FILE_BYTES} bytes)")
         with open(path, "rb") as file:
-            data = tomllib.load(file)
+            return tomllib.load(file)
     except OSError as error:
         raise FileFormatError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or nested without end
         raise FileFormatError(f"{path}: not a TOML file: {str(error)[:120]}") from None
-    entry = Entry(data, path, origin)
-    sources = entry.table("sources")
-    entry.sources = sources.data if sources else {}
-    return entry
 
 
 def roots(folders: tuple[str, ...]) -> Iterator[tuple[str, str]]:
