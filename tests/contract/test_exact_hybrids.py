@@ -6,10 +6,14 @@ Sequences are longer than a chunk and no multiple of it, so padding is counted a
 from __future__ import annotations
 
 import pytest
-from exactness import assert_exact, small
+import torch
+from exactness import assert_exact, predicted, small
 from torch import nn
 from torch.nn.functional import linear
+from transformers import AutoModelForImageTextToText
 from transformers.models.step3p7.modeling_step3p7 import Step3p7Experts, Step3p7TextModel
+
+from capacity.estimators.lowering import Tokens
 
 QUERIES = 150
 
@@ -229,6 +233,27 @@ def test_hybrid_is_exact(kind, facts):
 @pytest.mark.parametrize(("kind", "facts"), EAGER, ids=[f"{i}-{kind}" for i, (kind, _) in enumerate(EAGER)])
 def test_hybrid_without_fused_attention_is_exact(kind, facts):
     assert_exact(small(kind, **facts), queries=QUERIES, attention="eager")
+
+
+VISION = {
+    "depth": 3,
+    "hidden_size": 96,
+    "num_heads": 4,
+    "intermediate_size": 120,
+    "patch_size": 8,
+    "out_hidden_size": 256,
+    "num_position_embeddings": 64,
+}
+
+
+@pytest.mark.parametrize("kind", ["qwen3_5", "qwen3_5_moe"])
+def test_qwen_with_its_tower_has_exact_parameters(kind):
+    text = DENSE | DELTA | EXPERTS | {"intermediate_size": 304, "num_hidden_layers": 4}
+    config = small(kind, text_config=text, vision_config=VISION)
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+    expected = sum(parameter.numel() for parameter in model.parameters())
+    assert predicted(config.to_dict(), Tokens()).parameters == expected
 
 
 class StepLanguageModel(nn.Module):

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from capacity.errors import UnsupportedArchitectureError
 from capacity.importers import parts
-from capacity.importers.huggingface import mixers
+from capacity.importers.huggingface import mixers, towers
+from capacity.importers.huggingface.config import Config
 from capacity.importers.huggingface.layers import NO_VISION, head_size, heads, layers, per_layer, rotary_size
 from capacity.record import replace
 from capacity.spec.model import COLUMN, Block, Linear
@@ -14,7 +15,6 @@ from capacity.spec.model import COLUMN, Block, Linear
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from capacity.importers.huggingface.config import Config
     from capacity.spec.model import Attention, Experts, FeedForward, ModelSpec, Recurrent
 
 
@@ -56,7 +56,7 @@ def _qwen_experts(config: Config, hidden: int) -> Experts:
 def qwen(config: Config, name: str) -> ModelSpec:
     """Qwen3-Next and Qwen3.5: three gated delta nets to one gated attention, dense or with experts."""
     kind = config.text("model_type")
-    wrapped = config.has("text_config")
+    vision = config.sub("vision_config") if config.has("vision_config") and config.has("text_config") else None
     config = mixers.language_model(config, "tie_word_embeddings")
     hidden = config.count("hidden_size")
     count = layers(config)
@@ -89,8 +89,19 @@ def qwen(config: Config, name: str) -> ModelSpec:
     blocks = parts.stack(zip(_qwen_kinds(config, count), sparse, strict=True), layer)
     heads_ahead = config.count("mtp_num_hidden_layers", 0, least=0)
     blocks += mixers.next_token(hidden, (layer(("full_attention", sparse[-1])),), heads_ahead)
-    return mixers.assemble(
-        config, name, hidden, blocks, rotary=(attention.rotary_size / 2,), notes=(NO_VISION,) if wrapped else ()
+    model = mixers.assemble(config, name, hidden, blocks, rotary=(attention.rotary_size / 2,))
+    return model if vision is None else _seeing(model, vision)
+
+
+def _seeing(model: ModelSpec, vision: Config) -> ModelSpec:
+    """The language model with Qwen3-VL's tower before it, without that tower's side outputs."""
+    tower = towers.qwen(Config({**vision.data, "deepstack_visual_indexes": []}, vision.where), version="3")
+    return replace(
+        model,
+        blocks=(*tower.blocks, *model.blocks),
+        embeddings=(*tower.embeddings, *model.embeddings),
+        convs=tower.convs,
+        inferred={"patches of an image": tower.guessed},
     )
 
 
