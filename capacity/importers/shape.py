@@ -53,7 +53,7 @@ class Style(Record):
 MIDDLE = Style("grouped-query attention with 8 KV heads, vocabulary of Llama 3")
 STYLES = (
     MIDDLE,
-    Style("deep and narrow, vocabulary of Qwen3", aspect=0.62, vocabulary=151936),
+    Style("deep and narrow, vocabulary of Qwen3", aspect=0.5, vocabulary=151936),
     Style("wide and shallow, strongly grouped attention", aspect=1.5, kv_heads=4),
     Style("multi-head attention and a vocabulary of 32,000, as Llama 2", kv_heads=0, vocabulary=32000, context=4096),
     Style(
