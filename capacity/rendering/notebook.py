@@ -15,21 +15,30 @@ if TYPE_CHECKING:
 
     from capacity.spec.estimate import Assumption, Estimate, Quantity, Section
 
+_RIGHT = " class='n'"
 _HUES = ("#4269d0", "#97bbf5", "#3ca951", "#efb118", "#ff725c", "#a463f2", "#9c6b4e")
-_QUIET = "opacity:.65"
-_CELL = "padding:.1em .8em .1em 0;border:0;text-align:left;background:none;vertical-align:baseline"
-_NUMBER = f"{_CELL};text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap"
+# Scoped by the class of the element; notebooks set tables their own way, so all of it is said.
+_STYLE = """<style>
+.capacity-estimate{max-width:64em;line-height:1.45}
+.capacity-estimate table{border:0;border-collapse:collapse;margin:.4em 0}
+.capacity-estimate td,.capacity-estimate th{padding:.1em .8em .1em 0;border:0;text-align:left;background:none;vertical-align:baseline}
+.capacity-estimate .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+.capacity-estimate .q{opacity:.65}
+.capacity-estimate .verdict{border-left:.25em solid;padding-left:.6em;margin:.3em 0;font-weight:600}
+.capacity-estimate .bar{display:flex;position:relative;height:1.1em;background:rgba(127,127,127,.2)}
+.capacity-estimate .end{position:absolute;top:0;bottom:0;border-left:2px solid}
+</style>"""
 
 
 def html(estimate: Estimate) -> str:
     """The whole answer as one element."""
-    parts = [f"<div style='font-weight:600'>{_safe(estimate.model.get('name', 'model'))}</div>"]
+    parts = [f"<b>{_safe(estimate.model.get('name', 'model'))}</b>"]
     parts += [_section(section) for section in estimate.sections.values()]
     parts += [_warning(warning) for warning in estimate.warnings]
     if estimate.assumptions:
         rows = "".join(_assumption(one) for one in estimate.assumptions)
         parts.append(f"<details><summary>{len(estimate.assumptions)} assumptions</summary>{_table(rows)}</details>")
-    return f"<div class='capacity-estimate' style='max-width:64em;line-height:1.45'>{''.join(parts)}</div>"
+    return f"<div class='capacity-estimate'>{_STYLE}{''.join(parts)}</div>"
 
 
 def _safe(text: object) -> str:
@@ -43,8 +52,8 @@ def _safe(text: object) -> str:
 def _section(section: Section) -> str:
     colour = {True: "#2da44e", False: "#d1242f", None: "inherit"}[section.fits]
     parts = [
-        f"<div style='margin-top:1em'><b>{_safe(section.title)}</b> <span style='{_QUIET}'>{_safe(section.setting)}</span></div>",
-        f"<div style='border-left:.25em solid {colour};padding-left:.6em;margin:.3em 0'><b>{_safe(section.verdict)}</b></div>",
+        f"<div style='margin-top:1em'><b>{_safe(section.title)}</b> <span class='q'>{_safe(section.setting)}</span></div>",
+        f"<div class='verdict' style='border-color:{colour}'>{_safe(section.verdict)}</div>",
         _memory(section),
         _quantities(section),
         _alternatives(section),
@@ -70,13 +79,13 @@ def _memory(section: Section) -> str:
         legend.append(f"<span style='white-space:nowrap'><span style='color:{hue}'>&#9632;</span> {said}</span>")
     said = words.value(total, "byte", binary=True) + (f" of {words.value(full, 'byte', binary=True)}" if full else "")
     mark = (
-        f"<div style='position:absolute;left:{100.0 * full / end:.2f}%;top:0;bottom:0;border-left:2px solid currentColor'></div>"
+        f"<div class='end' style='left:{100.0 * full / end:.2f}%'></div>"
         if full and total > full
         else ""
     )
     return (
-        f"<div style='display:flex;position:relative;height:1.1em;background:rgba(127,127,127,.2)' title='{said}'>"
-        f"{''.join(cells)}{mark}</div><div style='font-size:90%'>{said}: {' &nbsp; '.join(legend)}</div>"
+        f"<div class='bar' title='{said}'>{''.join(cells)}{mark}</div>"
+        f"<div style='font-size:90%'>{said}: {' &nbsp; '.join(legend)}</div>"
     )
 
 
@@ -96,9 +105,9 @@ def _quantities(section: Section) -> str:
 def _quantity(label: str, quantity: Quantity) -> str:
     number, unit = words.middle(quantity)
     return (
-        f"<tr><td style='{_CELL}'>{_safe(label)}</td><td style='{_NUMBER}'><b>{_safe(number)}</b> {_safe(unit)}</td>"
-        f"<td style='{_CELL};{_QUIET}'>{_safe(words.spread(quantity))}</td>"
-        f"<td style='{_CELL};{_QUIET}'>{_safe(quantity.note)}</td></tr>"
+        f"<tr><td>{_safe(label)}</td><td class='n'><b>{_safe(number)}</b> {_safe(unit)}</td>"
+        f"<td class='q'>{_safe(words.spread(quantity))}</td>"
+        f"<td class='q'>{_safe(quantity.note)}</td></tr>"
     )
 
 
@@ -106,7 +115,7 @@ def _alternatives(section: Section) -> str:
     if not section.alternatives:
         return ""
     keys = list(dict.fromkeys(key for row in section.alternatives for key in row))
-    head = "".join(f"<th style='{_CELL if key == keys[0] else _NUMBER}'>{_safe(words.label(key))}</th>" for key in keys)
+    head = "".join(f"<th{'' if key == keys[0] else _RIGHT}>{_safe(words.label(key))}</th>" for key in keys)
     body = "".join(
         "<tr>" + "".join(_cell(words.named(key, row.get(key)), first=key == keys[0]) for key in keys) + "</tr>"
         for row in section.alternatives
@@ -115,12 +124,12 @@ def _alternatives(section: Section) -> str:
 
 
 def _cell(text: str, *, first: bool) -> str:
-    return f"<td style='{_CELL if first else _NUMBER}'>{_safe(text)}</td>"
+    return f"<td{'' if first else _RIGHT}>{_safe(text)}</td>"
 
 
 def _assumption(one: Assumption) -> str:
     texts: Sequence[str] = (words.label(one.name), words.value(one.value, one.unit), one.tag, one.source)
-    return "<tr>" + "".join(f"<td style='{_CELL}'>{_safe(text)}</td>" for text in texts) + "</tr>"
+    return "<tr>" + "".join(f"<td>{_safe(text)}</td>" for text in texts) + "</tr>"
 
 
 def _warning(text: str) -> str:
@@ -128,4 +137,4 @@ def _warning(text: str) -> str:
 
 
 def _table(rows: str) -> str:
-    return f"<table style='border:0;border-collapse:collapse;margin:.4em 0'>{rows}</table>"
+    return f"<table>{rows}</table>"

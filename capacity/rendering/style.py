@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-# Controls, and the marks that reorder or hide text: from a hostile file they could move the
-# cursor, forge lines or turn words round. Line and paragraph separators end lines in some viewers.
-_HIDDEN = (
-    (0x00, 0x1F), (0x7F, 0x9F), (0xAD, 0xAD), (0x61C, 0x61C), (0x200B, 0x200F), (0x2028, 0x202E),
-    (0x2060, 0x206F), (0xD800, 0xDFFF), (0xFEFF, 0xFEFF), (0xFFF9, 0xFFFB), (0xE0000, 0xE007F),
-)  # fmt: skip
-
 _ASCII = {
     "–": "-", "·": "-", "×": "x", "✔": "OK", "✘": "NO", "→": "->", "≤": "<=", "≥": ">=", "…": "...", "±": "+-", "²": "2",
     "│": "|", "┃": "!", "─": "-", "━": "=", "█": "#", "▓": "=", "▒": "+", "░": ":", "▚": "%", "▞": "&", "▌": "|", "∙": ".",
@@ -21,17 +14,20 @@ _SHADES = "█▒▓░▚▞▌"
 
 
 def harmless(text: str) -> str:
-    """The text on one line, with every control or invisible character written as an escape."""
-    if text.isascii() and text.isprintable():
+    """The text on one line, with every control or invisible character written as an escape.
+
+    From a hostile file they could move the cursor, forge lines, or turn words round.
+    """
+    if text.isprintable():
         return text
-    return "".join(_escape(character) for character in text)
+    return "".join(character if character.isprintable() else _escape(character) for character in text)
 
 
 def _escape(character: str) -> str:
     code = ord(character)
-    if any(low <= code <= high for low, high in _HIDDEN):
-        return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
-    return character
+    if character.isspace() and code >= 0xA0 and code not in (0x2028, 0x2029):
+        return " "  # a no-break or a narrow space
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 class Style:
