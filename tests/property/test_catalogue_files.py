@@ -77,8 +77,10 @@ PLACES = sorted(places(tomllib.loads(DEVICE.decode())))
 
 @MANY
 @given(where=st.sampled_from(PLACES), value=SCALARS)
-def test_any_value_of_another_type(monkeypatch, where, value):
+def test_any_value_of_another_type(tmp_path, monkeypatch, where, value):
     # As tomllib would have read it: every key in turn holds what does not belong there.
+    (tmp_path / "devices").mkdir(exist_ok=True)
+    (tmp_path / "devices" / "h100-sxm.toml").write_bytes(DEVICE)
     data = tomllib.loads(DEVICE.decode())
     table = data
     for key in where[:-1]:
@@ -88,9 +90,10 @@ def test_any_value_of_another_type(monkeypatch, where, value):
     else:
         table[where[-1]] = value
     with monkeypatch.context() as patch:
-        patch.setattr(tomllib, "load", lambda _: data)
-        device = outcome(lambda: load_device("h100-sxm"))
+        patch.setattr(entry, "_parse", lambda _: data)
+        device = outcome(lambda: load_device("h100-sxm", (str(tmp_path),)))
     if device is not None:
+        assert device.origin == str(tmp_path)
         assert all(isinstance(peak, Sourced) and peak.source for peak in device.peak_dense_flop_per_s.values())
         assert 0 < device.memory_bytes < 1e17
 

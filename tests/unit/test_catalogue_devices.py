@@ -318,7 +318,8 @@ def test_a_users_device_is_found_first_and_tagged(tmp_path):
         ("checked = true", 'link = "x"', "unknown word 'link'"),
         ('id = "mine"', 'id = "yours"', "not the file's name"),
         ("[sources.s]", "[sources.s", "not a TOML file"),
-        ("[peak]", "x = " + "[" * 5000, "not a TOML file"),
+        ("[peak]", "x = " + "[" * 900, "not a TOML file"),
+        ("[peak]", "a." * 5000 + "b = 1", "has a line longer than"),
     ],
 )  # fmt: skip
 def test_a_faulty_file_is_refused_in_one_line(tmp_path, old, new, says):
