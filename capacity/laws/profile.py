@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from capacity.errors import FileFormatError
 from capacity.formula import Sourced
 from capacity.record import Record
+from capacity.toml_file import read_toml
 
 if TYPE_CHECKING:
     from capacity.spec.device import Device
+
+# One file an architecture, and composed.toml for the intervals of whole answers.
+FITTED = os.path.join(os.path.dirname(__file__), "fitted")
 
 # Architectures without measurements of their own take the nearest that has some.
 _STAND_INS = {
@@ -73,15 +78,8 @@ def load_profile(device: Device) -> Profile:
 
 
 def _read(name: str) -> dict[str, Any] | None:
-    import os
-    import tomllib
-
-    path = os.path.join(os.path.dirname(__file__), "fitted", f"{name}.toml")  # noqa: PTH118, PTH120 - pathlib costs 4 ms
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123
-            return tomllib.load(file)
-    except FileNotFoundError:
-        return None
+    path = os.path.join(FITTED, f"{name}.toml")
+    return read_toml(path) if os.path.isfile(path) else None
 
 
 def _profile(data: dict[str, Any]) -> Profile:
