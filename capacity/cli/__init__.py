@@ -7,10 +7,10 @@ fit"), 2 bad input, 130 interrupted.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from capacity.errors import CapacityError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType

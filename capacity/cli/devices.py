@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
 
 from capacity.cli.parsing import Parser, one_of
 from capacity.cli.terminal import style, write
 from capacity.rendering import layout, words
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
     from argparse import Namespace
 
     from capacity.rendering.style import Style
@@ -26,14 +27,23 @@ def parser() -> Parser:
     parser = Parser(
         "devices",
         usage="[SEARCH ...] [options]",
-        description="List the accelerators and processors of the catalogue, or show one with its sources.\n"
-        "Peaks are dense. Every word of SEARCH must be in the id, name, vendor or architecture.",
-        examples=("capacity devices", "capacity devices h100", "capacity devices --vendor AMD", "capacity devices h100-sxm --json"),
+        description="List the devices of the catalogue, or show one with sources; peaks are dense.\n"
+        "Every word of SEARCH must be in the id, name, vendor or architecture.",
+        examples=(
+            "capacity devices",
+            "capacity devices h100",
+            "capacity devices --vendor AMD",
+            "capacity devices h100-sxm --json",
+        ),
     )
-    parser.add_argument("search", nargs="*", metavar="SEARCH", help="words to look for; an id shows that device in full")
+    parser.add_argument(
+        "search", nargs="*", metavar="SEARCH", help="words to look for; an id shows that device in full"
+    )
     parser.add_argument("--kind", type=_kind, metavar="KIND", help="GPU, TPU, ASIC, CPU, Apple or edge")
     parser.add_argument("--vendor", metavar="NAME", help="NVIDIA, AMD, Google ...")
-    parser.add_argument("--catalogue", action="append", metavar="DIR", help="a folder of your own devices; may be repeated")
+    parser.add_argument(
+        "--catalogue", action="append", metavar="DIR", help="a folder of your own devices; may be repeated"
+    )
     parser.add_argument("--plain", action="store_true", help="no colour, ASCII only")
     parser.add_argument("--json", action="store_true", help="the devices as JSON, in base units")
     return parser
@@ -52,7 +62,7 @@ def run(arguments: Namespace) -> None:
     search = " ".join(arguments.search)
     folders = tuple(arguments.catalogue or ())
     found = list_devices(search, arguments.kind or "", arguments.vendor or "", folders)
-    exact = _named(search, found, folders)
+    exact = _named(search, found)
     if exact is not None:
         found = [exact]
     elif not found:
@@ -67,7 +77,7 @@ def run(arguments: Namespace) -> None:
     write("\n".join(lines) + "\n")
 
 
-def _named(search: str, found: list[Device], folders: tuple[str, ...]) -> Device | None:
+def _named(search: str, found: list[Device]) -> Device | None:
     """The device that is called exactly so, by id or alias; `h100` alone is a search."""
     from capacity.catalogue.entry import normalised
 
@@ -106,7 +116,11 @@ def _listing(found: list[Device], chosen: Style) -> list[str]:
         rows.append([chosen.text(cell) for cell in cells])
     header = [[name for name, _ in _COLUMNS], [unit for _, unit in _COLUMNS]]
     lines = layout.table(header, rows, chosen)
-    return [*lines, "", chosen.paint(f"{len(rows)} devices, peaks dense; `capacity devices ID` shows one with its sources", "dim")]
+    return [
+        *lines,
+        "",
+        chosen.paint(f"{len(rows)} devices, peaks dense; `capacity devices ID` shows one with its sources", "dim"),
+    ]
 
 
 def _detail(device: Device, chosen: Style) -> list[str]:
@@ -125,7 +139,11 @@ def _detail(device: Device, chosen: Style) -> list[str]:
     ]  # fmt: skip
     for tier, link in (("link", device.link), ("network", device.network)):
         if link is not None:
-            rows += [(tier, link.name, ""), (f"{tier} bandwidth", link.bytes_per_s, "byte/s"), (f"{tier} latency", link.latency_s, "s")]
+            rows += [
+                (tier, link.name, ""),
+                (f"{tier} bandwidth", link.bytes_per_s, "byte/s"),
+                (f"{tier} latency", link.latency_s, "s"),
+            ]
     if device.memory_type:
         rows.insert(4 + len(device.peak_dense_flop_per_s) + 1, ("memory type", device.memory_type, ""))
     sources: dict[str, int] = {}
@@ -144,7 +162,9 @@ def _detail(device: Device, chosen: Style) -> list[str]:
     lines += [""] if sources else []
     for source, number in sources.items():
         body = layout.wrap(chosen.text(source), chosen.width - 7)
-        lines += [chosen.paint(f"  {f'[{number}]' if row == 0 else '':<5}{line}", "dim") for row, line in enumerate(body)]
+        lines += [
+            chosen.paint(f"  {f'[{number}]' if row == 0 else '':<5}{line}", "dim") for row, line in enumerate(body)
+        ]
     if device.notes:
         lines += ["", *(f"  {line}" for line in layout.wrap(chosen.text(device.notes), chosen.width - 2))]
     if device.origin != "catalogue":
@@ -156,10 +176,8 @@ def _record(device: Device) -> dict[str, Any]:
     """The device's fields, and the source of each number that has one."""
     from capacity.record import asdict
 
-    record = asdict(device)
-    record["sources"] = {
-        name: source for name, value in _numbers(device) if (source := getattr(value, "source", ""))
-    }
+    record: dict[str, Any] = asdict(device)
+    record["sources"] = {name: source for name, value in _numbers(device) if (source := getattr(value, "source", ""))}
     return record
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
 
 from capacity.cli.parsing import Parser, one_of, whole
 from capacity.cli.terminal import style, write
 from capacity.errors import InputError
 from capacity.quantities import argument
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
     from argparse import Namespace
 
 _MODES = ("train", "finetune", "lora", "serve")
@@ -33,15 +34,27 @@ def parser() -> Parser:
         ),
     )
     add = parser.add_argument_group("the model, one of").add_argument
-    add("--params", type=argument("1", positive=True), metavar="N", help="parameters: 7e9, 7B, 1.5T; the shape is inferred")
+    add(
+        "--params",
+        type=argument("1", positive=True),
+        metavar="N",
+        help="parameters: 7e9, 7B, 1.5T; the shape is inferred",
+    )
     add("--model", metavar="NAME", help="a published model: `capacity models` lists them")
     add("--config", metavar="FILE", help="a Hugging Face config.json")
 
     add = parser.add_argument_group("the work").add_argument
-    add("--mode", type=one_of("mode", _MODES), metavar="MODE", help="train, finetune, lora or serve; otherwise train and serve")
+    add(
+        "--mode",
+        type=one_of("mode", _MODES),
+        metavar="MODE",
+        help="train, finetune, lora or serve; otherwise train and serve",
+    )
     add("--tokens", type=argument("1", positive=True), metavar="N", help="training tokens: 140B")
     add("--seq-len", type=argument("1", positive=True), metavar="N", help="tokens in a training sequence: 4096")
-    add("--batch", type=argument("1", positive=True), metavar="N", help="sequences in a training step, over all devices")
+    add(
+        "--batch", type=argument("1", positive=True), metavar="N", help="sequences in a training step, over all devices"
+    )
     add("--optimizer", metavar="NAME", help="adamw, adamw-8bit, muon, sgd ...")
     add("--lora-rank", type=whole(), metavar="N", help="rank of the adapters of --mode lora")
     add("--prompt-len", type=argument("1", positive=True), metavar="N", help="prompt tokens of a request to serve")

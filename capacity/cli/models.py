@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
 
 from capacity.cli.parsing import Parser
 from capacity.cli.terminal import style, write
 from capacity.rendering import layout, words
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
     from argparse import Namespace
 
     from capacity.catalogue.models import ModelPreset
@@ -25,11 +26,18 @@ def parser() -> Parser:
         usage="[SEARCH ...] [options]",
         description="List the published models of the catalogue, or show what one is made of.\n"
         "Every word of SEARCH must be in the id, name, family or organisation.",
-        examples=("capacity models", "capacity models llama", "capacity models --family qwen", "capacity models deepseek-v3 --json"),
+        examples=(
+            "capacity models",
+            "capacity models llama",
+            "capacity models --family qwen",
+            "capacity models deepseek-v3 --json",
+        ),
     )
     parser.add_argument("search", nargs="*", metavar="SEARCH", help="words to look for; an id shows that model in full")
     parser.add_argument("--family", metavar="NAME", help="llama, qwen, deepseek, gemma ...")
-    parser.add_argument("--catalogue", action="append", metavar="DIR", help="a folder of your own models; may be repeated")
+    parser.add_argument(
+        "--catalogue", action="append", metavar="DIR", help="a folder of your own models; may be repeated"
+    )
     parser.add_argument("--plain", action="store_true", help="no colour, ASCII only")
     parser.add_argument("--json", action="store_true", help="the models as JSON, in base units")
     return parser

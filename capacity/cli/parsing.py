@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
-from typing import TYPE_CHECKING, Any, NoReturn
 
 from capacity.errors import CapacityError, InputError, UnknownNameError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, NoReturn
     from collections.abc import Callable, Iterable, Sequence
 
 HELP_WIDTH = 80

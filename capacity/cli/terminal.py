@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from capacity.rendering.style import Style, harmless
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TextIO
 
@@ -88,7 +88,7 @@ def _unicode(stream: TextIO | None) -> bool:
 def _width(stream: TextIO | None) -> int:
     """COLUMNS when it is set, else the terminal's width, else 80; kept where the layout is readable."""
     columns = os.environ.get("COLUMNS", "")
-    width = int(columns) if columns.isascii() and columns.isdigit() and len(columns) < 6 else 0
+    width = int(columns) if columns.isascii() and columns.isdigit() and len(columns) < 10 else 0
     if not width:
         try:
             width = os.get_terminal_size(stream.fileno()).columns if stream is not None else 0

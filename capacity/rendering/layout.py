@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -62,9 +61,7 @@ def flowed(items: Iterable[tuple[str, str]], style: Style, indent: str, gap: str
     return [line.rstrip() for line in lines]
 
 
-def table(
-    header: Sequence[Sequence[str]], rows: Sequence[Sequence[str]], style: Style, margin: str = ""
-) -> list[str]:
+def table(header: Sequence[Sequence[str]], rows: Sequence[Sequence[str]], style: Style, margin: str = "") -> list[str]:
     """A table with its heads: the first column left, the others right; what is too wide loses its last columns."""
     widths = [max(len(line[column]) for line in (*header, *rows)) for column in range(len(header[0]))]
     while len(widths) > 2 and (over := len(margin) + sum(widths) + len(GAP) * (len(widths) - 1) - style.width) > 0:

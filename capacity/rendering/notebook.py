@@ -5,11 +5,11 @@ Nothing is fetched and nothing runs; colours work on light and on dark pages.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 
 from capacity.rendering import selection, words
 from capacity.rendering.style import harmless
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -78,11 +78,7 @@ def _memory(section: Section) -> str:
         cells.append(f"<div title='{said}' style='width:{100.0 * size / end:.2f}%;background:{hue}'></div>")
         legend.append(f"<span style='white-space:nowrap'><span style='color:{hue}'>&#9632;</span> {said}</span>")
     said = words.value(total, "byte", binary=True) + (f" of {words.value(full, 'byte', binary=True)}" if full else "")
-    mark = (
-        f"<div class='end' style='left:{100.0 * full / end:.2f}%'></div>"
-        if full and total > full
-        else ""
-    )
+    mark = f"<div class='end' style='left:{100.0 * full / end:.2f}%'></div>" if full and total > full else ""
     return (
         f"<div class='bar' title='{said}'>{''.join(cells)}{mark}</div>"
         f"<div style='font-size:90%'>{said}: {' &nbsp; '.join(legend)}</div>"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from math import isfinite
-from typing import TYPE_CHECKING, Any
 
 from capacity.rendering.style import harmless
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
     from collections.abc import Iterator
 
     from capacity.spec.estimate import Estimate
@@ -45,9 +46,11 @@ def _plain(what: Any) -> Any:
 
 def lines(estimate: Estimate) -> str:
     """`key: value` lines in base units, one datum a line, ASCII, in a stable order: made for grep and awk."""
-    return "".join(f"{key}: {harmless(value)}\n" for key, value in _pairs(estimate)).encode(
-        "ascii", "backslashreplace"
-    ).decode()
+    return (
+        "".join(f"{key}: {harmless(value)}\n" for key, value in _pairs(estimate))
+        .encode("ascii", "backslashreplace")
+        .decode()
+    )
 
 
 def _pairs(estimate: Estimate) -> Iterator[tuple[str, str]]:
@@ -60,10 +63,11 @@ def _pairs(estimate: Estimate) -> Iterator[tuple[str, str]]:
         yield f"{mode}.binding", section.binding
         yield f"{mode}.setting", section.setting
         for name, quantity in section.quantities.items():
-            yield f"{mode}.{_key(name)}", f"{_value(quantity.mid)} {quantity.unit}"
+            unit = "" if quantity.unit == "1" else f" {quantity.unit}"
+            yield f"{mode}.{_key(name)}", _value(quantity.mid) + unit
             if not quantity.exact:
-                yield f"{mode}.{_key(name)}.low", f"{_value(quantity.low)} {quantity.unit}"
-                yield f"{mode}.{_key(name)}.high", f"{_value(quantity.high)} {quantity.unit}"
+                yield f"{mode}.{_key(name)}.low", _value(quantity.low) + unit
+                yield f"{mode}.{_key(name)}.high", _value(quantity.high) + unit
         for kind, parts in section.breakdowns.items():
             unit = {"memory": " byte", "time": " s"}.get(kind, "")
             for name, size in parts.items():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
 
 from capacity.rendering import selection, words
 from capacity.rendering.layout import clip, facts, flowed, joined, table, wrap
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
     from collections.abc import Sequence
 
     from capacity.rendering.style import Style
@@ -34,7 +35,9 @@ def screen(estimate: Estimate, style: Style, *, everything: bool = False) -> str
 
 
 def _model(model: dict[str, Any], style: Style, *, everything: bool) -> list[str]:
-    known = {name: said.format(words.named(name, model[name])) for name, said in selection.FACTS.items() if model.get(name)}
+    known = {
+        name: said.format(words.named(name, model[name])) for name, said in selection.FACTS.items() if model.get(name)
+    }
     if model.get("active_parameters", 0.0) > SPARSE * model.get("parameters", 0.0):
         known.pop("active_parameters", None)  # a dense model: only its look-up tables are idle
     parts = [style.text(part) for part in known.values()]
@@ -86,7 +89,7 @@ def _memory(section: Section, style: Style) -> list[str]:
         lines += _bar("Memory", parts, "byte", device.mid if device else None, style)
     kept = selection.chosen(section.quantities, selection.RECOMPUTATION)
     if kept:
-        said = ", ".join(label.format(words.value(quantity.mid, "byte", binary=True)) for label, quantity in kept)
+        said = style.drawn(", ".join(label.format(words.value(each.mid, "byte", binary=True)) for label, each in kept))
         lines += [style.paint(" " * 10 + line, "dim") for line in wrap(said, style.width - 10)]
     return lines
 
@@ -97,20 +100,21 @@ def _bar(name: str, parts: dict[str, float], unit: str, full: float | None, styl
     total = sum(parts.values())
     end = max(total, full or 0.0)
     binary = unit == "byte"
-    said = words.value(total, unit, binary=binary)
+    said = style.drawn(words.value(total, unit, binary=binary))
     if full:
-        said += f" of {words.value(full, unit, binary=binary)}"
+        said += f" of {style.drawn(words.value(full, unit, binary=binary))}"
     head = f"{MARGIN}{name:<8}"
     room = max(style.width - len(head) - len(said) - 2, 10)
     cells = _cells([*parts.values(), max(end - total, 0.0)], room)
     bar = "".join(style.part(number, length) for number, length in enumerate(cells[:-1]))
     bar += style.paint(style.drawn("·") * cells[-1], "dim")
-    if full and total > full and not style.colour:
-        mark = round(room * full / end)
-        bar = bar[:mark] + style.drawn("┃") + bar[mark + 1 :]
+    if full and total > full:
+        places = [style.part(number, 1) for number, length in enumerate(cells) for _ in range(length)]
+        places[min(round(room * full / end), room - 1)] = style.paint(style.drawn("┃"), "bold", "red")
+        bar = "".join(places)
     sizes = words.together(list(parts.values()), total, unit, binary=binary)
     legend = [
-        (f"{style.part(number, 1)} ", f"{style.text(words.lower(words.label(part)))} {size}")
+        (f"{style.part(number, 1)} ", style.text(f"{words.lower(words.label(part))} {size}"))
         for number, (part, size) in enumerate(zip(parts, sizes, strict=True))
     ]
     return [f"{head}{bar}  {said}", *flowed(legend, style, " " * len(head), "  ")]
@@ -124,7 +128,7 @@ def _cells(sizes: Sequence[float], room: int) -> list[int]:
         done += size
         least = edges[-1] + (1 if size > 0.0 else 0)
         edges.append(min(max(round(room * done / total), least), room))
-    return [after - before for before, after in zip(edges, edges[1:], strict=False)]
+    return [after - before for before, after in pairwise(edges)]
 
 
 def _grid(section: Section, style: Style) -> list[str]:
@@ -132,7 +136,7 @@ def _grid(section: Section, style: Style) -> list[str]:
     left = [_row(*pair, style) for pair in selection.chosen(section.quantities, selection.COUNTED)]
     right = [_row(*pair, style) for pair in selection.chosen(section.quantities, selection.ESTIMATED)]
     if style.width < NARROW:
-        return [MARGIN + text for text in _columns([*right, *left], spread=True, style=style)]
+        return [MARGIN + text for text in _columns(_fitted([*right, *left], style), spread=True, style=style)]
     counted = _columns(left, spread=style.width >= WIDE, style=style)
     estimated = _columns(right, spread=True, style=style)
     height = max(len(counted), len(estimated))
@@ -150,6 +154,13 @@ def _row(label: str, quantity: Quantity, style: Style) -> tuple[str, str, str, s
     return style.text(label), style.text(number), style.text(unit), style.text(words.spread(quantity))
 
 
+def _fitted(rows: Sequence[tuple[str, str, str, str]], style: Style) -> list[tuple[str, str, str, str]]:
+    """Rows whose labels are cut where a line would else be wider than the screen."""
+    over = len(MARGIN) + _length(rows, spread=True) - style.width
+    longest = max((len(row[0]) for row in rows), default=0)
+    return [(clip(row[0], longest - over, style), *row[1:]) for row in rows] if over > 0 else list(rows)
+
+
 def _length(rows: Sequence[tuple[str, str, str, str]], *, spread: bool) -> int:
     """How many columns on the screen `_columns` takes."""
     widths = [max((len(row[cell]) for row in rows), default=0) for cell in range(4)]
@@ -161,7 +172,8 @@ def _annotated(lines: Sequence[str], notes: Sequence[str], room: int, style: Sty
     if room < ROOM:
         return list(lines)
     return [
-        f"{line}  {style.paint(clip(style.text(note), room, style), 'dim')}" for line, note in zip(lines, notes, strict=True)
+        f"{line}  {style.paint(clip(style.text(note), room, style), 'dim')}"
+        for line, note in zip(lines, notes, strict=True)
     ]
 
 
@@ -177,7 +189,7 @@ def _columns(rows: Sequence[tuple[str, str, str, str]], *, spread: bool, style: 
 
 def _all(section: Section, style: Style) -> list[str]:
     """Every quantity with its interval and what it counts, a line each."""
-    rows = [_row(words.label(name), quantity, style) for name, quantity in section.quantities.items()]
+    rows = _fitted([_row(words.label(name), quantity, style) for name, quantity in section.quantities.items()], style)
     notes = [quantity.note for quantity in section.quantities.values()]
     room = style.width - len(MARGIN) - _length(rows, spread=True) - 2
     return [MARGIN + line for line in _annotated(_columns(rows, spread=True, style=style), notes, room, style)]
@@ -232,7 +244,9 @@ def _sources(estimate: Estimate, style: Style) -> list[str]:
         lines += ["", style.paint("WHAT MAKES THE INTERVALS", "bold", "cyan")]
         causes: dict[str, list[str]] = {}
         for name, shares in estimate.sensitivities.items():
-            said = ", ".join(f"{style.text(words.lower(words.label(cause)))} {share:.0%}" for cause, share in shares.items())
+            said = ", ".join(
+                f"{style.text(words.lower(words.label(cause)))} {share:.0%}" for cause, share in shares.items()
+            )
             causes.setdefault(said, []).append(style.text(name))
         for said, names in causes.items():
             lines += [MARGIN + line for line in wrap(f"{said}:", style.width - 2)]

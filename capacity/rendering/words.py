@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
 
 from capacity.quantities import format as shown
 from capacity.quantities import format_exact, format_interval, spellings
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
     from collections.abc import Sequence
 
     from capacity.spec.estimate import Quantity
@@ -24,10 +25,11 @@ _UNITS = {
 }  # fmt: skip
 _LABELS = {
     "memory_per_device": "Memory", "cost_per_million_tokens": "Cost a M tokens", "tokens_per_s": "Tokens/s", "run_time": "Run",
-    "vocab_size": "Vocabulary", "kv_cache": "KV cache",
+    "activations_without_recomputation": "Activations, all kept",
+    "activations_with_selective_recomputation": "Activations, selective", "activations_with_full_recomputation": "Activations, full",
 }  # fmt: skip
 _MEMORY = ("memory_per_device", "device_memory", "activations")
-_LONGEST_COUNT = 7
+_LONGEST_COUNT, _LARGEST_COUNT = 7, 1e30
 
 
 def unit_of(name: str) -> tuple[str, str]:
@@ -57,7 +59,7 @@ def value(what: Any, unit: str = "1", *, binary: bool = False) -> str:
     if isinstance(what, bool):
         return "yes" if what else "no"
     if isinstance(what, (int, float)):
-        exact = format_exact(float(what), unit) if unit == "1" and what == what and abs(what) < 1e300 else ""
+        exact = format_exact(float(what), unit) if unit == "1" and abs(what) < _LARGEST_COUNT else ""
         return exact if 0 < len(exact) <= _LONGEST_COUNT else shown(float(what), unit, binary=binary)
     if isinstance(what, (list, tuple)):
         return ", ".join(value(one, unit) for one in what)
@@ -93,7 +95,11 @@ def is_memory(name: str) -> bool:
 
 def middle(quantity: Quantity) -> tuple[str, str]:
     """Number and unit of the middle: ("9.31", "d"), ("92.0K", "tok/s"), ("$0.31", "/Mtok")."""
-    text = value(quantity.mid, quantity.unit, binary=is_memory(quantity.name)).replace("token", "tok").replace("FLOP/byte", "FLOP/B")
+    text = (
+        value(quantity.mid, quantity.unit, binary=is_memory(quantity.name))
+        .replace("token", "tok")
+        .replace("FLOP/byte", "FLOP/B")
+    )
     number, _, unit = text.partition(" ")
     number, slash, rest = number.partition("/")
     return number, slash + rest + unit
