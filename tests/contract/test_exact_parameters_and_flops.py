@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from exactness import AutoConfig, predicted, published
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.models.mistral4.modeling_mistral4 import Mistral4ForCausalLM
 
 from capacity.estimators.lowering import Tokens, lower, parameter_count
@@ -53,6 +53,7 @@ Case = tuple[str, dict[str, Any], dict[str, Any]]
 CASES: list[Case] = [
     ("afmoe", {**EXPERTS, **NARROW, "num_shared_experts": 1, "head_dim": 16, "num_hidden_layers": 5}, {}),
     ("apertus", {}, {}),
+    ("aria_text", {"moe_num_experts": 4, "moe_topk": 2, "moe_num_shared_experts": 1}, {}),
     ("arcee", {"attention_bias": True, "mlp_bias": True}, {}),
     ("cohere", {}, {}),
     ("cohere", {"use_qk_norm": True}, {}),
@@ -81,13 +82,17 @@ CASES: list[Case] = [
     ("glm_moe_dsa", {**ROUTED, **LATENT, **INDEXER, "index_topk_freq": 2}, {}),
     ("gpt_oss", {**LOCAL, "num_hidden_layers": 4}, {"attention": "eager"}),
     ("granite", {"attention_bias": True, "mlp_bias": True}, {}),
+    ("granite_swa", {"num_hidden_layers": 5}, {"attention": "eager"}),
     ("granitemoe", LOCAL, {}),
+    ("granitemoe_swa", {**LOCAL, "shared_intermediate_size": 40}, {"attention": "eager"}),
     ("granitemoeshared", {**LOCAL, "shared_intermediate_size": 40}, {}),
     ("helium", {"head_dim": 8}, {}),
     ("hunyuan_v1_dense", {"head_dim": 16}, {}),
     ("hunyuan_v1_moe", {"num_experts": 4, "moe_topk": 2, "head_dim": 16}, {}),
+    ("hy_v3", {**EXPERTS, **NARROW, "num_shared_experts": 1, "head_dim": 16}, {}),
     ("hyperclovax", {}, {}),
     ("hyperclovax", {"use_post_norm": False}, {}),
+    ("internlm3", {"head_dim": 8}, {}),
     ("iquestcoder", {"head_dim": 16}, {}),
     ("jais2", {}, {}),
     ("llama", {}, {}),
@@ -98,7 +103,9 @@ CASES: list[Case] = [
         {"num_local_experts": 4, "num_experts_per_tok": 4, "intermediate_size_mlp": 64, "interleave_moe_layer_step": 2},
         {"experts": None},
     ),
+    ("mellum", {**EXPERTS, **NARROW, "head_dim": 16}, {}),
     ("minicpm3", LATENT, {}),
+    ("ministral", {"head_dim": 16}, {}),
     ("ministral3", {}, {}),
     ("mistral", {}, {}),
     ("mistral4", {**ROUTED, **LATENT}, {"build": Mistral4ForCausalLM}),
@@ -123,6 +130,7 @@ CASES: list[Case] = [
     ("stablelm", {"qk_layernorm": True, "use_qkv_bias": True}, {}),
     ("starcoder2", {}, {}),
     ("starcoder2", {"use_bias": False}, {}),
+    ("youtu", LATENT, {}),
     ("vaultgemma", {}, {"attention": "eager"}),
 ]
 
@@ -191,6 +199,26 @@ def test_full_size_models_are_exact_and_as_published(name: str) -> None:
     count = predicted(fields, Tokens(sequences=1, queries=128))
     assert count == published(config, 1, 128, attention=attention)
     assert count.parameters == pytest.approx(billions, rel=2e-4)
+
+
+def test_dbrx_has_the_published_parameters() -> None:
+    """Its class cannot run on meta (it asks which experts were chosen), so its parameters alone are compared."""
+    import torch
+
+    fields = {
+        "d_model": 64,
+        "n_heads": 8,
+        "n_layers": 3,
+        "vocab_size": 50,
+        "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0},
+        "ffn_config": {"ffn_hidden_size": 24, "moe_num_experts": 4, "moe_top_k": 2, "hidden_size": 64},
+    }
+    config = AutoConfig.for_model("dbrx", **fields)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    expected = sum(p.numel() for p in model.parameters())
+    for given in (config.to_dict(), {"model_type": "dbrx", **fields}):
+        assert predicted(given, Tokens()).parameters == expected
 
 
 WRAPPED = {

@@ -26,10 +26,20 @@ FAMILIES = {
     "glm": Family(qkv_bias=("attention_bias", True), head=128, kv=2, rotary=0.5),
     "glm4": Family(norms=4, qkv_bias=("attention_bias", True), head=128, kv=2, rotary=0.5),
     "granite": Family(qkv_bias=BIAS, out_bias=BIAS, mlp_bias=MLP_BIAS),
+    "granite_swa": Family(
+        qkv_bias=BIAS, out_bias=BIAS, mlp_bias=MLP_BIAS, kv=4, tied=True, sinks=True, windows=-4, window=128
+    ),
     "helium": Family(qkv_bias=BIAS, mlp_bias=MLP_BIAS, head=128),
     "hunyuan_v1_dense": Family(qkv_bias=BIAS, out_bias=BIAS, qk_norm="head"),
     "hyperclovax": Family(
         qkv_bias=BIAS, out_bias=BIAS, mlp_bias=MLP_BIAS, more_norms=2.0, more_norms_if=("use_post_norm", True)
+    ),
+    "internlm3": Family(
+        qkv_bias=("attention_bias|qkv_bias", False),
+        out_bias=("attention_bias|qkv_bias", False),
+        mlp_bias=("mlp_bias|bias", False),
+        head=128,
+        kv=2,
     ),
     "iquestcoder": Family(qkv_bias=BIAS, out_bias=BIAS, mlp_bias=MLP_BIAS, head=128, kv=8),
     "jais2": Family(
@@ -42,6 +52,7 @@ FAMILIES = {
     ),
     "llama": Family(qkv_bias=BIAS, out_bias=BIAS, mlp_bias=MLP_BIAS),
     "mimo": Family(qkv_bias=("attention_bias", True), mtp=True),
+    "ministral": Family(kv=8, windows="all"),
     "ministral3": Family(head=128, kv=8),
     "mistral": Family(kv=8, windows="all"),
     "nanochat": Family(norms=0, final_norm=0, qkv_bias=BIAS, out_bias=BIAS, gated=False),

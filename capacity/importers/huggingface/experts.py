@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 from capacity.errors import InputError
 from capacity.importers import parts
+from capacity.importers.huggingface.config import Config
 from capacity.importers.huggingface.layers import Family, decoder, per_layer
 
 if TYPE_CHECKING:
-    from capacity.importers.huggingface.config import Config
-    from capacity.spec.model import Experts
+    from collections.abc import Callable
+
+    from capacity.spec.model import Experts, ModelSpec
 
 BIAS = ("attention_bias", False)
 COUNT = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
@@ -112,6 +114,13 @@ FAMILIES = {
             routed, count=64, active=6, shared="num_shared_experts", shared_count=2, correction=True
         ),
     ),
+    "aria_text": Family(
+        qkv_bias=BIAS,
+        out_bias=BIAS,
+        experts=partial(
+            routed, count=8, active=2, width=WIDTH[1:], shared="moe_num_shared_experts", shared_count=2
+        ),
+    ),
     "dots1": Family(
         qkv_bias=BIAS, out_bias=BIAS, qk_norm="head", sparse=after_first,
         experts=partial(routed, shared="n_shared_experts", shared_count=1), windows="above",
@@ -147,14 +156,42 @@ FAMILIES = {
         qkv_bias=BIAS, out_bias=BIAS,
         experts=partial(routed, count=8, active=2, width=WIDTH[1:], shared="shared_intermediate_size"),
     ),
+    "granitemoe_swa": Family(
+        qkv_bias=BIAS,
+        out_bias=BIAS,
+        sinks=True,
+        windows=-4,
+        window=128,
+        experts=partial(routed, count=8, active=2, width=WIDTH[1:], shared="shared_intermediate_size"),
+    ),
     "hunyuan_v1_moe": Family(
         qkv_bias=BIAS, out_bias=BIAS, qk_norm="head",
         experts=partial(routed, count=1, active=1, width=WIDTH[1:], shared="intermediate_size"),
+    ),
+    "hy_v3": Family(
+        qkv_bias=BIAS,
+        out_bias=BIAS,
+        mlp_bias=("mlp_bias", False),
+        qk_norm="head",
+        head=128,
+        kv=8,
+        sparse=partial(after_first, default=1),
+        experts=partial(routed, count=192, active=8, shared="num_shared_experts", shared_count=1),
     ),
     "llama4_text": Family(
         qkv_bias=BIAS, out_bias=BIAS, head=128, kv=8, sparse=interleaved, dense_width="intermediate_size_mlp",
         experts=partial(routed, count=16, active=1, width=WIDTH[1:], shared="intermediate_size"),
         windows="chunked", window=8192,
+    ),
+    "mellum": Family(
+        qkv_bias=BIAS,
+        out_bias=BIAS,
+        qk_norm="head",
+        head=128,
+        kv=4,
+        window=1024,
+        sparse=after_first,
+        experts=partial(routed, count=64, active=8),
     ),
     "mixtral": Family(kv=8, windows="all", window=0, experts=partial(routed, count=8, active=2, width=WIDTH[1:])),
     "olmoe": Family(
@@ -182,4 +219,27 @@ FAMILIES = {
     ),
 }  # fmt: skip
 
-ADAPTERS = {kind: partial(decoder, family=family) for kind, family in FAMILIES.items()}
+DBRX = Family(kv=1, experts=partial(routed, count=4, active=1, width=WIDTH[1:]))
+
+
+def dbrx(config: Config, name: str) -> ModelSpec:
+    """DBRX, whose config nests and names its fields in its own way."""
+    attention, network = config.sub("attn_config", {}), config.sub("ffn_config", {})
+    fields = {
+        **config.data,
+        "hidden_size": config.count(config.named("d_model", "hidden_size"), 2048),
+        "num_attention_heads": config.count(config.named("n_heads", "num_attention_heads"), 16),
+        "num_hidden_layers": config.count(config.named("n_layers", "num_hidden_layers"), 24),
+        "max_position_embeddings": config.count(config.named("max_seq_len", "max_position_embeddings"), 2048),
+        "num_key_value_heads": attention.count("kv_n_heads", 1),
+        "intermediate_size": network.count("ffn_hidden_size", 3584),
+        "num_experts": network.count("moe_num_experts", 4),
+        "num_experts_per_tok": network.count("moe_top_k", 1),
+    }
+    return decoder(Config(fields, config.where), name, DBRX)
+
+
+ADAPTERS: dict[str, Callable[[Config, str], ModelSpec]] = {
+    **{kind: partial(decoder, family=family) for kind, family in FAMILIES.items()},
+    "dbrx": dbrx,
+}

@@ -115,6 +115,7 @@ FAMILIES["mistral4"] = Family(
     experts=partial(SHARED, count=128, active=4, shared_count=1),
     sparse=after_first,
 )
+FAMILIES["youtu"] = Family(mixer=partial(latent, q_rank=1536), tied=True)
 FAMILIES["minicpm3"] = Family(mixer=partial(latent, q_rank=768), mlp_bias=("mlp_bias", False), tied=True)
 FAMILIES["kimi_k2"] = FAMILIES["deepseek_v3"]
 

@@ -23,7 +23,7 @@ NO_VISION = "vision tower not included: only the language model is counted"
 class Family(Record):
     """The few facts in which one decoder family differs from another.
 
-    A `Rule` is a fixed answer, or the config field that gives it with its default.
+    A `Rule` is a fixed answer, or the config field ("one|or another") that gives it with its default.
     norms: norm weights of a layer, and final_norm of the model's end, in multiples of the hidden size;
     more_norms: those a layer has besides if more_norms_if holds.
     qk_norm: "" for none, "head" for one weight per feature of a head, "all" for one per feature of all heads;
@@ -69,7 +69,10 @@ class Family(Record):
 
 def answer(config: Config, rule: Rule) -> bool:
     """Whether a rule holds for a config."""
-    return rule if isinstance(rule, bool) else config.flag(*rule)
+    if isinstance(rule, bool):
+        return rule
+    names, default = rule
+    return config.flag(config.named(*names.split("|")), default)
 
 
 def layers(config: Config) -> int:

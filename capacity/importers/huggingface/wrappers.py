@@ -1,8 +1,7 @@
-"""Models that see: a language model under `text_config`, fed by a tower that is not counted here."""
+"""The language model that a multi-modal config nests under `text_config`."""
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from capacity.importers.huggingface.config import Config
@@ -28,13 +27,3 @@ def language_model(config: Config, name: str, *, kind: str, tied: bool = False) 
     }
     model = build(Config(text.data | inherited, text.where), name)
     return replace(model, architecture=architecture(config), source=config.where, notes=(*model.notes, NO_VISION))
-
-
-ADAPTERS = {
-    "gemma3": partial(language_model, kind="gemma3_text", tied=True),
-    "kimi_k25": partial(language_model, kind="deepseek_v3", tied=True),
-    "llama4": partial(language_model, kind="llama4_text"),
-    "mistral3": partial(language_model, kind="mistral", tied=True),
-    "qwen3_vl": partial(language_model, kind="qwen3_vl_text"),
-    "qwen3_vl_moe": partial(language_model, kind="qwen3_vl_moe_text"),
-}
