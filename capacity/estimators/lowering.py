@@ -6,13 +6,13 @@ The table is the only place parameters and FLOPs are counted from.
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING
 
 from capacity.formulas import flops, recurrence
 from capacity.record import Record
 from capacity.spec.model import Attention, Experts, FeedForward, Recurrent
 from capacity.spec.op import Op
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -279,11 +279,15 @@ def parameter_count(ops: tuple[Op, ...]) -> float:
 
 
 def active_parameter_count(ops: tuple[Op, ...]) -> float:
-    """Parameters one token passes: routed experts counted `active` times, look-up tables not at all."""
+    """Parameters one token passes: routed experts counted `active` times, look-up tables not at all.
+
+    Text does not pass the vision tower of a model that also has a decoder.
+    """
+    reads = any(op.stack == "decoder" and op.kind == "gemm" for op in ops)
     return sum(
         op.count * (op.active if op.copies > 1.0 else op.copies) * op.weight_elements
         for op in ops
-        if op.kind != "embedding"
+        if op.kind != "embedding" and not (reads and op.stack == "vision")
     )
 
 

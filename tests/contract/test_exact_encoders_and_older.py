@@ -719,3 +719,46 @@ def test_a_t5_checkpoint_with_its_own_head_is_read_as_the_config_says():
     """Version 1.1 checkpoints hold the vocabulary projection apart: flan-t5-base has 247,577,856 parameters."""
     given = {"model_type": "t5", **T5_BASE, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
     assert parameter_count(lower(from_config(given, source="contract"), Tokens())) == 247_577_856
+
+
+@pytest.mark.parametrize("row", SEEING[1:], ids=[f"{row[0]}-{index}" for index, row in enumerate(SEEING[1:])])
+def test_a_config_without_a_tower_has_that_of_its_class(row):
+    kind, architecture, outer, text, _, _ = row
+    config = named(kind, architecture, text_config=dict(text), **outer)
+    with torch.device("meta"):
+        built = getattr(transformers, architecture)(config)
+    given = {"model_type": kind, "architectures": [architecture], "text_config": text, **outer}
+    spec = from_config(given, source="contract")
+    assert parameter_count(lower(spec, Tokens())) == sum(p.numel() for p in built.parameters())
+    assert "vision tower" in (spec.inferred or {})
+
+
+def test_llama_4_scout_has_its_published_parameters():
+    """Its checkpoint holds 108,641,793,536 parameters, as the index of its files says."""
+    text = {
+        "hidden_size": 5120,
+        "intermediate_size": 8192,
+        "intermediate_size_mlp": 16384,
+        "num_hidden_layers": 48,
+        "num_attention_heads": 40,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "vocab_size": 202048,
+        "num_local_experts": 16,
+        "num_experts_per_tok": 1,
+        "interleave_moe_layer_step": 1,
+    }
+    vision = {
+        "hidden_size": 1408,
+        "num_attention_heads": 16,
+        "num_hidden_layers": 34,
+        "intermediate_size": 5632,
+        "image_size": 336,
+        "patch_size": 14,
+        "projector_input_dim": 4096,
+        "projector_output_dim": 4096,
+        "vision_output_dim": 4096,
+        "pixel_shuffle_ratio": 0.5,
+    }
+    given = {"model_type": "llama4", "text_config": text, "vision_config": vision}
+    assert parameter_count(lower(from_config(given, source="contract"), Tokens())) == 108_641_793_536

@@ -291,9 +291,9 @@ TOWERS: dict[str, Callable[[Config], Tower]] = {
 }
 
 
-def tower_of(config: Config) -> Tower:
-    """The tower of a nested config that names its model type."""
-    kind = config.text("model_type", "clip_vision_model")
+def tower_of(config: Config, default: str) -> Tower:
+    """The tower of a config that names its model type; default: where it names none."""
+    kind = config.text("model_type", default)
     if kind not in TOWERS:
         raise UnsupportedArchitectureError(
             f"{config.where}: vision model_type {kind[:60]!r} is not known; known are {', '.join(TOWERS)}"

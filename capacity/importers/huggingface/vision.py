@@ -85,7 +85,7 @@ def _dinov2(config: Config, name: str) -> ModelSpec:
 
 def _alone(config: Config, name: str) -> ModelSpec:
     task(config, ("VisionModel",), "VisionModel")
-    return _model(config, name, towers.tower_of(config))
+    return _model(config, name, towers.tower_of(config, "clip_vision_model"))
 
 
 def _swin(config: Config, name: str) -> ModelSpec:

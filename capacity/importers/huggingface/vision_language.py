@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from capacity.errors import InputError
 from capacity.importers.huggingface import towers
@@ -79,6 +79,26 @@ DEFAULTS: dict[str, dict[str, int]] = {
     },
 }
 
+# Towers of configs that give none, where they are not the defaults of the tower's own class.
+VISION_DEFAULTS: dict[str, dict[str, Any]] = {
+    "llava": {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "image_size": 336,
+        "patch_size": 14,
+    },
+    "mistral3": {"patch_size": 14, "image_size": 1540},
+    "paligemma": {
+        "hidden_size": 1152,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 27,
+        "num_attention_heads": 16,
+        "patch_size": 14,
+        "vision_use_head": False,
+    },
+}
 QWEN2 = ("qwen2_vl_text", "qwen2_5_vl_text")
 
 
@@ -104,15 +124,19 @@ def _seeing(
     # Qwen2's language model has a name of its own inside these models.
     outer["text_config"] = given | stated | {"model_type": "qwen2" if nested in QWEN2 else nested}
     model = language_model(Config(outer, config.where), name, kind=kind, tied=tied)
+    guesses = dict(model.inferred or {})
     if not config.has("vision_config"):
-        return model
-    tower = see(config, int(model.hidden))
+        outer["vision_config"] = VISION_DEFAULTS.get(config.text("model_type"), {})
+        guesses["vision tower"] = "no vision_config: the defaults of its class"
+    tower = see(Config(outer, config.where), int(model.hidden))
+    if tower.guessed:
+        guesses["patches of an image"] = tower.guessed
     return replace(
         model,
         blocks=(*tower.blocks, *model.blocks),
         embeddings=(*tower.embeddings, *model.embeddings),
         convs=(*tower.convs, *model.convs),
-        inferred={**(model.inferred or {}), "patches of an image": tower.guessed} if tower.guessed else model.inferred,
+        inferred=guesses or None,
         notes=tuple(note for note in model.notes if note != NO_VISION),
     )
 
@@ -127,7 +151,7 @@ def _qwen(config: Config, _width: int, *, version: str) -> Tower:
 
 def _llava(config: Config, width: int) -> Tower:
     """Two maps on the features of one layer or of several side by side; the class token is left out by default."""
-    tower = towers.tower_of(config.sub("vision_config"))
+    tower = towers.tower_of(config.sub("vision_config"), "clip_vision_model")
     layers = config.data.get("vision_feature_layer")
     features = tower.width * (len(layers) if isinstance(layers, (list, tuple)) else 1)
     whole = config.text("vision_feature_select_strategy", "default") == "full"
@@ -139,17 +163,15 @@ def _llava(config: Config, width: int) -> Tower:
 
 def _gemma3(config: Config, width: int) -> Tower:
     """Patches are averaged down to a fixed number of tokens, normed and projected."""
-    tower = towers.tower_of(config.sub("vision_config"))
+    tower = towers.tower_of(config.sub("vision_config"), "siglip_vision_model")
     tokens = config.count("mm_tokens_per_image", 256)
     rate = tokens / tower.convs[0].positions
     return _with(tower, merger(tower.width, (tower.width, width), rate=rate, bias=False, norms=tower.width))
 
 
-def _paligemma(config: Config, width: int) -> Tower:
-    vision = config.sub("vision_config")
-    tower = towers.tower_of(vision)
-    out = vision.count("projection_dim", config.count("projection_dim", width))
-    return _with(tower, merger(tower.width, (tower.width, out)))
+def _paligemma(config: Config, _width: int) -> Tower:
+    tower = towers.tower_of(config.sub("vision_config"), "siglip_vision_model")
+    return _with(tower, merger(tower.width, (tower.width, config.count("projection_dim", 2048))))
 
 
 def _llama4(config: Config, width: int) -> Tower:
@@ -160,7 +182,7 @@ def _llama4(config: Config, width: int) -> Tower:
 
 def _mistral3(config: Config, width: int) -> Tower:
     """Patches are normed, merged by a map of their own, and projected."""
-    tower = towers.tower_of(config.sub("vision_config"))
+    tower = towers.tower_of(config.sub("vision_config"), "pixtral")
     cells = config.count("spatial_merge_size", 2) ** 2
     layers = config.data.get("vision_feature_layer")
     features = tower.width * (len(layers) if isinstance(layers, (list, tuple)) else 1)
@@ -188,7 +210,8 @@ def _kimi(config: Config, width: int) -> Tower:
             raise InputError(f"{vision.where}: merge_kernel_size holds {str(length)[:40]}, not a whole number")
         cells *= length
     merged = cells * tower.width
-    return _with(tower, merger(tower.width, (merged, merged, width), rate=1 / cells, norms=2 * tower.width))
+    normed = config.count("projection_hidden_size", tower.width)
+    return _with(tower, merger(tower.width, (merged, merged, width), rate=1 / cells, norms=2 * normed))
 
 
 ADAPTERS = {
