@@ -1,7 +1,6 @@
 """`python -m capacity` is the same as `capacity`."""
 
-import sys
+from capacity.cli import script
 
-from capacity.cli import main
-
-sys.exit(main())
+if __name__ == "__main__":
+    script()

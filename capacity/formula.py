@@ -9,17 +9,18 @@ calls that made it and `--explain` has nothing to reconstruct.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from types import CodeType
-    from typing import Self
+    from typing import Any, ParamSpec, Self, TypeVar
 
-P = ParamSpec("P")
-R = TypeVar("R")
+    P = ParamSpec("P")
+    R = TypeVar("R")
+    Recorder = Callable[["Formula", tuple[Any, ...], dict[str, Any]], Any]
 
 
 class Formula:
@@ -104,8 +105,6 @@ class Traced(float):
         return (float, (float(self),))
 
 
-Recorder = Callable[[Formula, tuple[Any, ...], dict[str, Any]], Any]
-
 _registry: dict[str, Formula] = {}
 _recorder: Recorder | None = None
 
@@ -129,7 +128,8 @@ def formula(*, unit: str, symbol: str, cite: str = "") -> Callable[[Callable[P, 
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             if _recorder is None:
                 return function(*args, **kwargs)
-            return cast("R", _recorder(entry, args, kwargs))
+            result: R = _recorder(entry, args, kwargs)
+            return result
 
         return call
 
@@ -186,10 +186,10 @@ def total(terms: dict[str, float]) -> float:
 
     Counts: every term given. Valid for: any unit, all terms alike.
     """
-    result: Any = 0.0
+    result = 0.0
     for term in terms.values():
         result = result + term
-    return cast("float", result)
+    return result
 
 
 @formula(unit="same", symbol="\\times")

@@ -6,9 +6,14 @@ one formula body serves the single estimate, the sweep, the document and the pro
 checker a formula is about floats: a column is a float in every row.
 """
 
+from __future__ import annotations
+
 import math
 import sys
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _registered: list[tuple[type, Any]] = []
 

@@ -7,12 +7,16 @@ share one set of methods instead; type checkers see them as frozen dataclasses.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, dataclass_transform
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Self
+    from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 
-T = TypeVar("T", bound="Record")
+    T = TypeVar("T", bound="Record")
+else:
+
+    def dataclass_transform(**_):
+        """Tell type checkers, and nobody else, that subclasses are dataclasses."""
+        return lambda decorated: decorated
 
 
 @dataclass_transform(frozen_default=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 
 from capacity.catalogue.devices import load_device
 from capacity.catalogue.entry import Entry, aliases, find, ids, read_entry
@@ -11,6 +10,7 @@ from capacity.errors import InputError, UnknownNameError
 from capacity.formula import Sourced
 from capacity.spec.device import Cluster, Device, Link
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 

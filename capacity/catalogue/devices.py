@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 
 from capacity.catalogue.entry import Entry, aliases, find, ids, read_entry
 from capacity.errors import UnknownNameError
 from capacity.formula import Sourced
 from capacity.spec.device import Device, Link
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 

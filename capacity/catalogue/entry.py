@@ -9,13 +9,14 @@ ship with the package and for a user's own, which are searched first.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
 
 from capacity.errors import FileFormatError, QuantityError
 from capacity.formula import Sourced
 from capacity.toml_file import read_toml
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
     from collections.abc import Iterator
 
 CATALOGUE = "catalogue"

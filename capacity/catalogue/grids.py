@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from capacity.catalogue.entry import Entry, normalised, read_entry, roots
 from capacity.errors import InputError, UnknownNameError
 from capacity.formula import Sourced
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 

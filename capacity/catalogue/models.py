@@ -9,13 +9,14 @@ opened when it is asked for; docs/models.md shows how to write one.
 from __future__ import annotations
 
 import os.path
-from typing import TYPE_CHECKING, Any
 
 from capacity.catalogue.entry import CATALOGUE, SHIPPED, ids, read_entry, roots
 from capacity.errors import InputError, UnknownNameError
 from capacity.record import Record, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
     from collections.abc import Iterable, Iterator
 
     from capacity.spec.model import ModelSpec

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-
 from capacity.cli.parsing import Parser, one_of
 from capacity.cli.terminal import style, write
 from capacity.rendering import layout, words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
     from argparse import Namespace
+    from typing import Any
 
     from capacity.rendering.style import Style
     from capacity.spec.device import Device

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from capacity.cli.parsing import Parser, one_of, whole
 from capacity.cli.terminal import style, write
 from capacity.errors import InputError
@@ -10,8 +9,8 @@ from capacity.quantities import argument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
     from argparse import Namespace
+    from typing import Any
 
 _MODES = ("train", "finetune", "lora", "serve")
 _OUTPUT = ("json", "plain", "verbose", "explain", "depth")

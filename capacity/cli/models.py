@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-
 from capacity.cli.parsing import Parser
 from capacity.cli.terminal import style, write
 from capacity.rendering import layout, words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
     from argparse import Namespace
+    from typing import Any
 
     from capacity.catalogue.models import ModelPreset
     from capacity.rendering.style import Style

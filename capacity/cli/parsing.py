@@ -9,8 +9,8 @@ from capacity.errors import CapacityError, InputError, UnknownNameError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
     from collections.abc import Callable, Iterable, Sequence
+    from typing import Any, NoReturn
 
 HELP_WIDTH = 80
 

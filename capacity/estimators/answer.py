@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
 
 from capacity.estimators.case import read_case
 from capacity.estimators.lowering import Tokens, active_parameter_count, lower, parameter_count
 from capacity.spec.estimate import Estimate
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
     from collections.abc import Mapping
 
     from capacity.estimators.case import Case

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
 
 from capacity.errors import InputError
 from capacity.formula import Sourced
 from capacity.spec.estimate import Assumption
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # The order of trust.
 TAGS = ("user", "measured", "catalogue", "model", "inferred", "default")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
 
 from capacity.errors import InputError
 from capacity.estimators.assumptions import Assumptions, number, one_of
@@ -10,7 +9,9 @@ from capacity.estimators.rigs import rig
 from capacity.record import Record, replace
 from capacity.spec.workload import MODES, TRAINING_MODES, Precision
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
     from capacity.laws.profile import Profile
     from capacity.spec.device import Cluster, Device
     from capacity.spec.model import ModelSpec
@@ -95,7 +96,7 @@ def _model(
         assumptions.note("parameters", params, "1", "user")
         for name, reason in (model.inferred or {}).items():
             assumptions.note(f"model {name}", reason, "", "inferred", "shapes of published models of this size")
-        return model, tuple(plausible_shapes(params))
+        return model, tuple(plausible_shapes(params)[1:])
     if "model" in request:
         from capacity.catalogue import load_model
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from capacity.estimators.intervals import Uncertain
 from capacity.laws.profile import FITTED
 from capacity.toml_file import read_toml
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from capacity.laws.profile import Profile
 

@@ -7,11 +7,11 @@ An uncertain input has a 90 % range as factors on its mid value. Each is moved t
 from __future__ import annotations
 
 from math import exp, log
-from typing import TYPE_CHECKING, NamedTuple
 
 from capacity.record import Record
 from capacity.spec.estimate import Quantity
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -25,7 +25,7 @@ class Uncertain(Record):
     source: str
 
 
-class Value(NamedTuple):
+class Value(Record):
     """A quantity before it has an interval."""
 
     mid: float

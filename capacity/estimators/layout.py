@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 
 from capacity.errors import InputError
 from capacity.estimators.training_memory import training_memory, weights_of
@@ -10,6 +9,7 @@ from capacity.record import replace
 from capacity.spec.model import Attention
 from capacity.spec.plan import Plan
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 
 from capacity.estimators.intervals import Value
 from capacity.formula import sourced
 from capacity.formulas import energy, money
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from capacity.spec.device import Cluster
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 
 from capacity.errors import InputError
 from capacity.formula import sourced
@@ -10,6 +9,7 @@ from capacity.formulas import flops, traffic
 from capacity.laws import attention, gemm, memory_bound
 from capacity.record import Record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from capacity.laws.profile import Profile
     from capacity.spec.device import Device

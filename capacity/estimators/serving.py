@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
 
 from capacity.errors import InputError
 from capacity.estimators import layout
@@ -23,7 +22,9 @@ from capacity.spec.estimate import Section
 from capacity.spec.plan import Plan
 from capacity.spec.workload import Workload
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
     from collections.abc import Mapping
 
     from capacity.estimators.case import Case

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 
 from capacity.estimators.lowering import Tokens, lower
 from capacity.estimators.sharding import shard
@@ -11,6 +10,7 @@ from capacity.formulas import collectives, traffic
 from capacity.record import replace
 from capacity.spec.model import Attention, Experts, Recurrent
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from capacity.estimators.pricing import Pricer
     from capacity.estimators.training_time import Network

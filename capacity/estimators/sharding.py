@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 
 from capacity import ops
 from capacity.record import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from capacity.spec.op import Op
 

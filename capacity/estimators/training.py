@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
 
 from capacity.errors import InputError
 from capacity.estimators import layout
@@ -28,7 +27,9 @@ from capacity.record import Record, replace
 from capacity.spec.estimate import Section
 from capacity.spec.workload import Workload
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
     from collections.abc import Mapping
 
     from capacity.estimators.case import Case

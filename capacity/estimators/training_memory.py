@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 
 from capacity import ops
 from capacity.formula import scaled, sourced, total
@@ -10,6 +9,7 @@ from capacity.formulas import memory
 from capacity.record import Record
 from capacity.spec.model import Attention, Experts, FeedForward
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from capacity.spec.model import Block, ModelSpec
     from capacity.spec.op import Op

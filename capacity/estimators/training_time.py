@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 
 from capacity import ops
 from capacity.estimators.sharding import shard
@@ -10,6 +9,7 @@ from capacity.formula import scaled, sourced, total
 from capacity.formulas import collectives, memory, schedule
 from capacity.record import Record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from capacity.estimators.pricing import Pricer
     from capacity.estimators.stacks import Stack

@@ -8,12 +8,12 @@ chunked PyTorch form in transformers 5.23, which is what torch's FlopCounterMode
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
 
 from capacity import ops
 from capacity.errors import InputError
 from capacity.formula import formula
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -239,4 +239,5 @@ def counted_scan_flop(
         many = mamba_scan_flop(sequences, queries, heads, key_size, value_size)
     else:
         many = _SCANS[form](sequences, queries, heads, key_size, value_size, chunk)
-    return cast("float", ops.where(queries > 1.0, many, step))
+    flop: float = ops.where(queries > 1.0, many, step)
+    return flop

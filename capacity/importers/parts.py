@@ -8,7 +8,6 @@ its output by row) and the precision group quantised checkpoints treat them by.
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, Any, TypeVar
 
 from capacity.errors import InputError
 from capacity.spec.model import (
@@ -24,12 +23,14 @@ from capacity.spec.model import (
     ModelSpec,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Any, TypeVar
+
+    Kind = TypeVar("Kind")
 
 MOST_LAYERS = 10_000
-
-Kind = TypeVar("Kind")
 
 
 def attention(

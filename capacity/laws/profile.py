@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
 
 from capacity.errors import FileFormatError
 from capacity.formula import Sourced
 from capacity.record import Record
 from capacity.toml_file import read_toml
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
     from capacity.spec.device import Device
 
 # One file an architecture, and composed.toml for the intervals of whole answers.

@@ -5,7 +5,6 @@ Nothing is fetched and nothing runs; colours work on light and on dark pages.
 
 from __future__ import annotations
 
-
 from capacity.rendering import selection, words
 from capacity.rendering.style import harmless
 

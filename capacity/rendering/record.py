@@ -8,8 +8,8 @@ from capacity.rendering.style import harmless
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
     from collections.abc import Iterator
+    from typing import Any
 
     from capacity.spec.estimate import Estimate
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 
 from capacity.rendering import selection, words
 from capacity.rendering.layout import clip, facts, flowed, joined, table, wrap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
     from collections.abc import Sequence
+    from typing import Any
 
     from capacity.rendering.style import Style
     from capacity.spec.estimate import Assumption, Estimate, Quantity, Section

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-
 from capacity.quantities import format as shown
 from capacity.quantities import format_exact, format_interval, spellings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
     from collections.abc import Sequence
+    from typing import Any
 
     from capacity.spec.estimate import Quantity
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
 
 from capacity.errors import InputError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _REQUIRED: Any = object()
 LARGEST_COUNT = 10**9

@@ -112,7 +112,7 @@ def _kimi_kinds(config: Config, count: int) -> list[str]:
     if not config.has("linear_attn_config"):
         return ["full_attention" if i and i % 4 == 0 else "linear_attention" for i in range(count)]
     # The checkpoint's own lists count layers from 1.
-    full = set(config.sub("linear_attn_config").items("full_attn_layers"))
+    full = config.sub("linear_attn_config").items("full_attn_layers")
     return ["full_attention" if i + 1 in full else "linear_attention" for i in range(count)]
 
 

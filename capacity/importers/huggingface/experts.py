@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 from capacity.errors import InputError
 from capacity.importers import parts
 from capacity.importers.huggingface.config import Config
 from capacity.importers.huggingface.layers import Family, decoder, per_layer
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -167,10 +167,10 @@ def gemma3n(config: Config, name: str) -> ModelSpec:
 
     kinds, reads = _kinds(config, count, 5)
     first, table = _own_tables(config, hidden, width, count)
-    copies = tuple(Linear(f"altup_{way}", hidden, hidden) for way in ("in", "out") for _ in range(1, streams))
-    first = replace(first, extra=(*first.extra, *copies))
+    # Each further copy of the stream has a map in and a map out.
+    copies = Block(streams - 1, hidden, (), extra=tuple(Linear(f"altup_{way}", hidden, hidden) for way in ("in", "out")))
     return mixers.assemble(
-        config, name, hidden, (first, *parts.stack(zip(kinds, reads, widths, strict=True), layer)),
+        config, name, hidden, (first, copies, *parts.stack(zip(kinds, reads, widths, strict=True), layer)),
         tied=config.flag("tie_word_embeddings", True), embeddings=(table,),
         rotary=(size / 2, size / 2), notes=(NO_TOWERS,) if wrapped else (),
     )  # fmt: skip

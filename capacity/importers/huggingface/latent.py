@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING
 
 from capacity.errors import InputError
 from capacity.importers import parts
@@ -12,6 +11,7 @@ from capacity.importers.huggingface.experts import after_first, routed
 from capacity.importers.huggingface.layers import Family, decoder, per_layer
 from capacity.spec.model import REPLICATED, Linear
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from capacity.importers.huggingface.config import Config
     from capacity.spec.model import Attention

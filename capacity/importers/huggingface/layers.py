@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from capacity.errors import InputError
 from capacity.importers import parts
 from capacity.record import Record, replace
 from capacity.spec.model import REPLICATED, Block, Linear
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from capacity.importers.huggingface.config import Config
     from capacity.spec.model import Attention, Experts, FeedForward, ModelSpec

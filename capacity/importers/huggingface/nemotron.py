@@ -28,6 +28,7 @@ def _kinds(config: Config, names: tuple[str, ...], pattern: str) -> list[str]:
     """One kind of layer after the other, from a list or the older string of one letter a layer."""
     listed = config.named(*names)
     given: list[Any] = config.items(listed) if config.has(listed) else list(config.text(pattern, ""))
+    parts.layer_count(len(given), config.where)
     kinds = [_KINDS.get(kind) if isinstance(kind, str) else None for kind in given]
     if None in kinds:
         raise UnsupportedArchitectureError(

@@ -7,12 +7,12 @@ sorted by the words in them and never run as regular expressions.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from capacity.spec.model import Attention, Experts, FeedForward, Recurrent
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import Any
 
     from capacity.importers.huggingface.config import Config
     from capacity.spec.model import Linear, ModelSpec

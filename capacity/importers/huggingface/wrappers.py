@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from capacity.importers.huggingface.config import Config
 from capacity.importers.huggingface.layers import NO_VISION, architecture
 from capacity.record import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from capacity.spec.model import ModelSpec
 
