@@ -96,13 +96,7 @@ def qwen(config: Config, name: str) -> ModelSpec:
 def _seeing(model: ModelSpec, vision: Config) -> ModelSpec:
     """The language model with Qwen3-VL's tower before it, without that tower's side outputs."""
     tower = towers.qwen(Config({**vision.data, "deepstack_visual_indexes": []}, vision.where), version="3")
-    return replace(
-        model,
-        blocks=(*tower.blocks, *model.blocks),
-        embeddings=(*tower.embeddings, *model.embeddings),
-        convs=tower.convs,
-        inferred={"patches of an image": tower.guessed},
-    )
+    return towers.before(tower, model)
 
 
 def _kimi_kinds(config: Config, count: int) -> list[str]:

@@ -168,7 +168,9 @@ def gemma3n(config: Config, name: str) -> ModelSpec:
     kinds, reads = _kinds(config, count, 5)
     first, table = _own_tables(config, hidden, width, count)
     # Each further copy of the stream has a map in and a map out.
-    copies = Block(streams - 1, hidden, (), extra=tuple(Linear(f"altup_{way}", hidden, hidden) for way in ("in", "out")))
+    copies = Block(
+        streams - 1, hidden, (), extra=tuple(Linear(f"altup_{way}", hidden, hidden) for way in ("in", "out"))
+    )
     return mixers.assemble(
         config, name, hidden, (first, copies, *parts.stack(zip(kinds, reads, widths, strict=True), layer)),
         tied=config.flag("tie_word_embeddings", True), embeddings=(table,),

@@ -363,9 +363,11 @@ def lfm2(config: Config, name: str) -> ModelSpec:
     width = config.count(config.named("block_ff_dim", "intermediate_size"))
     if not routed and config.flag("block_auto_adjust_ff_dim", True):
         width = int(2 * width / 3)
-        if config.number("block_ffn_dim_multiplier", 1.0) is not None:
-            step = config.count("block_multiple_of", 256)
-            width = -(-int(config.number("block_ffn_dim_multiplier", 1.0) * width) // step) * step
+        factor = config.number("block_ffn_dim_multiplier", 1.0)
+        if not 0 < factor < 1000:
+            raise InputError(f"{config.where}: block_ffn_dim_multiplier is {factor}; it must be above 0, below 1000")
+        step = config.count("block_multiple_of", 256)
+        width = -(-int(factor * width) // step) * step
     dense = config.count("num_dense_layers", 2, least=0) if routed else count
 
     def layer(kind: tuple[bool, bool]) -> Block:

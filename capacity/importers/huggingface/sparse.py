@@ -315,7 +315,7 @@ def deepseek_v4(config: Config, name: str) -> ModelSpec:
     index_heads, index_size = config.count("index_n_heads", 64), config.count("index_head_dim", 128)
     streams = config.count("hc_mult", 4)
     width = config.count("moe_intermediate_size")
-    rotated = config.count("qk_rope_head_dim", int(size * config.number("partial_rotary_factor", 64 / 512)), least=0)
+    rotated = config.count("qk_rope_head_dim", int(rotary_size(config, size, 64 / 512)), least=0)
     types = per_layer(config, "layer_types", count)
     ratios = _compression(config, count)
     sparse_ratio = config.sub("compress_rates", {}).count("compressed_sparse_attention", 4)
@@ -401,9 +401,7 @@ def deepseek_v4(config: Config, name: str) -> ModelSpec:
             Linear("h_proj", hidden, (streams - 1) * hidden, tied=True),
         )
         vectors = ahead.vector_params + 3 * hidden + streams + 1
-        blocks += (
-            replace(ahead, count=times, stack="mtp", extra=(*ahead.extra, *joint, last), vector_params=vectors),
-        )
+        blocks += (replace(ahead, count=times, stack="mtp", extra=(*ahead.extra, *joint, last), vector_params=vectors),)
     return mixers.assemble(config, name, hidden, blocks, rotary=(rotated / 2, rotated / 2))
 
 
