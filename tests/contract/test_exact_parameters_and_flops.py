@@ -277,3 +277,13 @@ def test_windows_are_the_published_ones(kind: str, changes: dict[str, Any]) -> N
 def test_forty_configurations_of_claimed_families_are_compared() -> None:
     assert len(CASES) >= 40
     assert {kind for kind, _, _ in CASES} <= set(MODULES)
+
+
+def test_layers_for_multi_token_prediction_are_extra() -> None:
+    """The model card of DeepSeek-V3 gives 671B for the model and 11.5B for the prediction module, shared tables apart."""
+    fields = FULL["deepseek-v3"][0] | {"num_nextn_predict_layers": 1}
+    spec = from_config(fields, source="contract")
+    main = parameter_count(lower(spec, Tokens()))
+    more = parameter_count(lower(spec, Tokens(), mtp=True)) - main
+    assert main == pytest.approx(671.03e9, rel=1e-4)
+    assert more == pytest.approx(11.6e9, rel=0.01)
