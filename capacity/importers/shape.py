@@ -19,6 +19,8 @@ from __future__ import annotations
 
 from capacity.errors import InputError
 from capacity.importers import parts
+from capacity.quantities import format as shown
+from capacity.quantities import format_exact
 from capacity.record import Record
 from capacity.spec.model import Block, ModelSpec
 
@@ -106,7 +108,7 @@ def _shape(params: float, style: Style) -> ModelSpec:
         vector_params=2 * hidden,
     )
     return parts.decoder(
-        name=f"dense decoder of {params:.4g} parameters",
+        name=f"{_size(params)} dense decoder",
         architecture="dense decoder",
         source="inferred from the number of parameters",
         hidden=hidden,
@@ -139,6 +141,12 @@ def _hidden(params: float, aspect: float) -> tuple[int, int]:
         if rounded >= least:
             return rounded, head
     return max(16, round(size / 16) * 16), 16
+
+
+def _size(params: float) -> str:
+    """A number of parameters as models are called by it: 7B, 1.5B, 6.74B."""
+    exact = format_exact(params, "1")
+    return exact if len(exact) < 7 else shown(params, "1")
 
 
 def _even(layers: float) -> int:

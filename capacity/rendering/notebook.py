@@ -115,7 +115,7 @@ def _alternatives(section: Section) -> str:
         "<tr>" + "".join(_cell(words.named(key, row.get(key)), first=key == keys[0]) for key in keys) + "</tr>"
         for row in section.alternatives
     )
-    return f"<details><summary>elsewhere</summary>{_table(f'<tr>{head}</tr>{body}')}</details>"
+    return f"<details><summary>compare devices</summary>{_table(f'<tr>{head}</tr>{body}')}</details>"
 
 
 def _cell(text: str, *, first: bool) -> str:

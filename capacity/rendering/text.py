@@ -201,7 +201,7 @@ def _alternatives(rows: Sequence[dict[str, Any]], style: Style, most: int | None
     if not rows:
         return []
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    header = ["elsewhere" if key == "device" else style.text(words.lower(words.label(key))) for key in keys]
+    header = ["compare" if key == "device" else style.text(words.lower(words.label(key))) for key in keys]
     body = [[style.text(words.named(key, row.get(key))) for key in keys] for row in rows[:most]]
     return table([header], body, style, MARGIN)
 
