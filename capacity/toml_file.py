@@ -2,7 +2,7 @@
 
 `tomllib` takes 4 ms to import and most of a millisecond a file, more than pricing a whole cluster. What it
 read is kept in the user's cache folder, named after the file, and used while path, size and time of
-change are the same. Where nothing can be kept, every process parses for itself.
+change are the same; within a process it is kept in memory. Where nothing can be kept, every process parses for itself.
 """
 
 from __future__ import annotations
@@ -22,6 +22,18 @@ def read_toml(path: str) -> dict[str, Any]:
     Raises OSError where it cannot be read and ValueError (or RecursionError) where it is no TOML.
     """
     status = os.stat(path)
+    known = _known.get(path)
+    if known is not None and known[0] == (status.st_mtime_ns, status.st_size):
+        return known[1]
+    table = _read(path, status)
+    _known[path] = ((status.st_mtime_ns, status.st_size), table)
+    return table
+
+
+_known: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {}
+
+
+def _read(path: str, status: os.stat_result) -> dict[str, Any]:
     stamp = (sys.hexversion, os.path.abspath(path), status.st_mtime_ns, status.st_size)
     place = _place(stamp[1])
     try:

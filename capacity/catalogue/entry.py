@@ -50,7 +50,7 @@ _RANGES: dict[str, tuple[str, float, float]] = {
 class Entry:
     """One table of a catalogue file; reading a key marks it as known, and `finish` refuses the others."""
 
-    __slots__ = ("_known", "data", "origin", "path", "place", "sources")
+    __slots__ = ("_cited", "_known", "data", "origin", "path", "place", "sources")
 
     def __init__(self, data: dict[str, Any], path: str, origin: str, place: str = "", sources: Any = None) -> None:
         self.data = data
@@ -59,6 +59,7 @@ class Entry:
         self.place = place
         self.sources = sources
         self._known: set[str] = set()
+        self._cited: dict[str, str] = {}
 
     @property
     def tag(self) -> str:
@@ -166,6 +167,8 @@ class Entry:
 
     def _source(self, key: str, name: object) -> str:
         """Return title and date of a source, once it has been found to have both."""
+        if isinstance(name, str) and name in self._cited:
+            return self._cited[name]
         if not isinstance(name, str) or not name:
             raise self.error(f'{key} has no source: add source = "..." and a table [sources....] with title and date')
         if not isinstance(self.sources, dict) or not isinstance(self.sources.get(name), dict):
@@ -182,7 +185,9 @@ class Entry:
         for word in source:
             if word not in ("title", "date", "checked", "url"):
                 raise self.error(f"{place} has an unknown word {_shown(word)}: it takes title, date, url and checked")
-        return f"{title} ({date})" if checked else f"{title} ({date}, not re-read)"
+        cited = f"{title} ({date})" if checked else f"{title} ({date}, not re-read)"
+        self._cited[name] = cited
+        return cited
 
 
 _shipped: dict[str, dict[str, Any]] = {}

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-
 from capacity.estimators.case import read_case
 from capacity.estimators.lowering import Tokens, active_parameter_count, lower, parameter_count
 from capacity.spec.estimate import Estimate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
     from collections.abc import Mapping
+    from typing import Any
 
     from capacity.estimators.case import Case
     from capacity.formula import Traced

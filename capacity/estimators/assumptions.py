@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from capacity.errors import InputError
 from capacity.formula import Sourced
 from capacity.spec.estimate import Assumption

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-
 from capacity.errors import InputError
 from capacity.estimators.assumptions import Assumptions, number, one_of
 from capacity.estimators.rigs import rig
+from capacity.laws.profile import load_profile
 from capacity.record import Record, replace
 from capacity.spec.workload import MODES, TRAINING_MODES, Precision
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
     from capacity.laws.profile import Profile
     from capacity.spec.device import Cluster, Device
     from capacity.spec.model import ModelSpec
@@ -74,10 +75,8 @@ def read_case(request: dict[str, Any]) -> Case:
     modes: tuple[str, ...] = (mode,) if mode else ("train", "serve")
     if any(name in request for name in ("prompt_len", "output_len", "concurrency")) and mode in TRAINING_MODES:
         raise InputError(f"--prompt-len, --output-len and --concurrency describe serving, not --mode {mode}; drop one")
-    cluster, devices = _cluster(request, folders, assumptions)
-    from capacity.laws.profile import load_profile
-
-    return Case(request, modes, model, shapes, cluster, load_profile(cluster.device), assumptions, devices=devices)
+    cluster, profile, devices = _cluster(request, folders, assumptions)
+    return Case(request, modes, model, shapes, cluster, profile, assumptions, devices=devices)
 
 
 def _model(
@@ -113,8 +112,8 @@ def _model(
 
 def _cluster(
     request: dict[str, Any], folders: tuple[Any, ...], assumptions: Assumptions
-) -> tuple[Cluster, float | None]:
-    """The cluster, and the number of devices where the user gave one."""
+) -> tuple[Cluster, Profile, float | None]:
+    """The cluster, its devices' profile, and the number of devices where the user gave one."""
     devices = number("--devices", request.get("devices"), "1", 1.0, 1e6, whole=True)
     nodes = number("--nodes", request.get("nodes"), "1", 1.0, 1e6, whole=True)
     if "cluster" in request:
@@ -123,10 +122,12 @@ def _cluster(
         from capacity.catalogue import load_cluster
 
         cluster = load_cluster(request["cluster"], nodes=int(nodes or 1), folders=folders)
+        profile = load_profile(cluster.device)
         assumptions.note("cluster", cluster.name, "", "user")
     else:
         name = request.get("device", DEFAULT_DEVICE)
-        cluster = replace(rig(name, folders)[0], nodes=int(nodes or 1))
+        cluster, profile = rig(name, folders)
+        cluster = replace(cluster, nodes=int(nodes or 1))
         tag = "user" if "device" in request else "default"
         assumptions.note("device", cluster.device.name, "", tag, "" if tag == "user" else "the most rented training GPU")
     if devices is not None:
@@ -146,7 +147,7 @@ def _cluster(
             cluster = replace(cluster, nodes=int(devices // per_node))
     elif nodes is not None:
         devices = nodes * cluster.devices_per_node
-    return _priced(cluster, request, folders, assumptions), devices
+    return _priced(cluster, request, folders, assumptions), profile, devices
 
 
 def _priced(

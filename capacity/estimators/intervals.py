@@ -25,15 +25,15 @@ class Uncertain(Record):
     source: str
 
 
-class Value(Record):
-    """A quantity before it has an interval."""
+class Value:
+    """A quantity before it has an interval. Hundreds are made for one answer, so it is no Record."""
 
-    mid: float
-    unit: str
-    note: str = ""
+    __slots__ = ("mid", "note", "unit")
 
-
-Account = "Callable[[Mapping[str, float]], dict[str, Value]]"
+    def __init__(self, mid: float, unit: str, note: str = "") -> None:
+        self.mid = mid
+        self.unit = unit
+        self.note = note
 
 
 def with_intervals(

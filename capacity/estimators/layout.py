@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from capacity.errors import InputError
 from capacity.estimators.training_memory import training_memory, weights_of
 from capacity.record import replace

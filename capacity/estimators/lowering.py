@@ -78,7 +78,7 @@ def _lower(model: ModelSpec, tokens: Tokens, mtp: bool) -> Iterator[Op]:
         # Positions times frequencies, then a cosine and a sine of each: element-wise in current code.
         _, queries, _ = shapes["decoder"]
         yield Op("decoder.rotary", "embedding", "elementwise", 1.0, m=queries, elements=queries * frequencies * 4.0)
-    for block in model.blocks:
+    for block in (*model.blocks, *model.outside):
         if block.stack == "mtp" and not mtp:
             continue
         yield from _block(block, *_positions(model, block, *shapes[block.stack]), encoder=shapes["encoder"])

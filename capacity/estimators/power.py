@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from capacity.estimators.intervals import Value
 from capacity.formula import sourced
 from capacity.formulas import energy, money

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from capacity.errors import InputError
 from capacity.formula import sourced
 from capacity.formulas import flops, traffic

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from capacity.laws.profile import load_profile
 from capacity.record import replace
 
@@ -33,12 +32,12 @@ def rig(name: str, folders: tuple[str, ...] = ()) -> tuple[Cluster, Profile]:
     return _rigs[key]
 
 
-def rivals(cluster: Cluster, folders: tuple[str, ...] = ()) -> Iterator[tuple[Cluster, Profile]]:
+def rivals(cluster: Cluster, profile: Profile, folders: tuple[str, ...] = ()) -> Iterator[tuple[Cluster, Profile]]:
     """The devices to compare with, the asked one among them, under the same roof (PUE, grid)."""
     names = _RIVALS.get(cluster.device.segment, _DATA_CENTRE)
     for name in names if cluster.device.id in names else (*names, cluster.device.id):
         if name == cluster.device.id:
-            yield cluster, load_profile(cluster.device)
+            yield cluster, profile
             continue
-        other, profile = rig(name, folders)
-        yield replace(other, pue=cluster.pue, grid_g_per_kwh=cluster.grid_g_per_kwh), profile
+        other, other_profile = rig(name, folders)
+        yield replace(other, pue=cluster.pue, grid_g_per_kwh=cluster.grid_g_per_kwh), other_profile

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from capacity.errors import InputError
 from capacity.estimators import layout
 from capacity.estimators.case import FORMATS, read_format
@@ -24,8 +23,8 @@ from capacity.spec.workload import Workload
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
     from collections.abc import Mapping
+    from typing import Any
 
     from capacity.estimators.case import Case
     from capacity.spec.device import Cluster
@@ -401,7 +400,7 @@ def _alternatives(case: Case, load: Load, widths: dict[str, float]) -> tuple[dic
     """The same requests on the fewest of other devices."""
     free = {key: value for key, value in case.request.items() if key not in ("tp", "pp", "dp", "ep")}
     rows: list[dict[str, Any]] = []
-    for cluster, profile in rivals(case.cluster, tuple(case.request.get("catalogue", ()))):
+    for cluster, profile in rivals(case.cluster, case.profile, tuple(case.request.get("catalogue", ()))):
         device = cluster.device
         try:
             other = _load(replace(case, request=free, profile=profile, cluster=cluster, devices=None), load.model,

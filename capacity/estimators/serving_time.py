@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from capacity.estimators.lowering import Tokens, lower
 from capacity.estimators.sharding import shard
 from capacity.formula import scaled, sourced, total

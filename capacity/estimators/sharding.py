@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from capacity import ops
 from capacity.record import replace
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from capacity.errors import InputError
 from capacity.estimators import layout
 from capacity.estimators.assumptions import one_of
@@ -29,8 +28,8 @@ from capacity.spec.workload import Workload
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
     from collections.abc import Mapping
+    from typing import Any
 
     from capacity.estimators.case import Case
     from capacity.spec.device import Cluster
@@ -439,7 +438,7 @@ def _alternatives(case: Case, run: Run) -> tuple[dict[str, Any], ...]:
     rows: list[dict[str, Any]] = []
     free = {key: value for key, value in case.request.items()
             if key not in ("tp", "pp", "dp", "ep", "zero", "micro_batch", "recompute", "interleave")}
-    for cluster, profile in rivals(case.cluster, tuple(case.request.get("catalogue", ()))):
+    for cluster, profile in rivals(case.cluster, case.profile, tuple(case.request.get("catalogue", ()))):
         other, device = run, cluster.device
         if device.id != run.cluster.device.id:
             try:

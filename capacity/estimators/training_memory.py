@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from capacity import ops
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import memory

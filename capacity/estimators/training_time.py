@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from capacity import ops
 from capacity.estimators.sharding import shard
 from capacity.formula import scaled, sourced, total
