@@ -187,6 +187,8 @@ SDPA = [
     ("qwen3_5_text", WIDE | DELTA | {"num_hidden_layers": 4}),
     ("qwen3_5_text", WIDE | DELTA | {"num_hidden_layers": 3, "attention_bias": True, "tie_word_embeddings": True}),
     ("qwen3_5_moe_text", DENSE | DELTA | EXPERTS | {"num_hidden_layers": 4}),
+    ("olmo_hybrid", WIDE | {"num_hidden_layers": 4}),
+    ("olmo_hybrid", WIDE | DELTA | {"num_hidden_layers": 2}),
     ("kimi_linear", WIDE | KIMI),
     ("kimi_linear", WIDE | KIMI | {"q_lora_rank": 28, "layer_types": ["linear_attention", "full_attention"] * 2 + ["linear_attention"]}),
     ("nemotron_h", WIDE | NEMOTRON | {"layers_block_type": LAYERS}),

@@ -181,6 +181,7 @@ MODULES: dict[str, str] = {
     "xlm-roberta": "encoders",
     "youtu": "latent",
     "zamba2": "recurrent",
+    "olmo_hybrid": "delta",
 }
 
 

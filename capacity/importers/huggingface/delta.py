@@ -1,4 +1,4 @@
-"""Decoders that mix (gated) delta nets with softmax attention: Qwen3-Next and Qwen3.5, Kimi Linear and Kimi K3."""
+"""Decoders of (gated) delta nets and softmax attention: Qwen3-Next and Qwen3.5, OLMo Hybrid, Kimi Linear and Kimi K3."""
 
 from __future__ import annotations
 
@@ -181,9 +181,44 @@ def kimi(config: Config, name: str) -> ModelSpec:
     )
 
 
+def olmo(config: Config, name: str) -> ModelSpec:
+    """OLMo Hybrid: three gated delta nets to one attention with a norm over all heads."""
+    hidden = config.count("hidden_size")
+    count = layers(config)
+    queries, groups = heads(config)
+    size = head_size(config, hidden, queries)
+    keys = config.count("linear_num_key_heads", queries)
+    key_size = config.count("linear_key_head_dim", max(3 * hidden // (4 * keys), 1))
+    linear = mixers.gated_delta(
+        config,
+        hidden,
+        key_heads=keys,
+        value_heads=config.count("linear_num_value_heads", queries),
+        key_size=key_size,
+        value_size=config.count("linear_value_head_dim", 2 * key_size),
+        kernel=config.count("linear_conv_kernel_dim", 4),
+    )
+    attention = parts.attention(
+        hidden, queries, groups, size,
+        bias=config.flag("attention_bias", False), qk_norm=True, vector_params=(queries + groups) * size,
+        rotary_size=size if config.has("rope_parameters") else 0.0,
+    )  # fmt: skip
+    network = parts.feed_forward(hidden, config.count("intermediate_size"))
+
+    def layer(kind: str) -> Block:
+        mixer: Attention | Recurrent = linear if kind == "linear_attention" else attention
+        return Block(1, hidden, (mixer, network), vector_params=2 * hidden)
+
+    kinds = per_layer(config, "layer_types", count)
+    if kinds is None:
+        kinds = ["full_attention" if i % 4 == 3 or i == count - 1 < 3 else "linear_attention" for i in range(count)]
+    return mixers.assemble(config, name, hidden, parts.stack(kinds, layer))
+
+
 ADAPTERS: dict[str, Callable[[Config, str], ModelSpec]] = {
     "kimi_k3": kimi,
     "kimi_linear": kimi,
+    "olmo_hybrid": olmo,
     "qwen3_5": qwen,
     "qwen3_5_moe": qwen,
     "qwen3_5_moe_text": qwen,
