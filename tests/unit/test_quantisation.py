@@ -127,3 +127,26 @@ def test_a_file_beside_the_config_may_hold_the_quantisation(tmp_path: Any) -> No
     assert model.weight_bits is not None
     assert model.weight_bits["ffn"] == 4.5
     assert model.weight_bits["head"] == 16.0
+
+
+@pytest.mark.parametrize(("layers", "experts", "gib"), [(36, 128, 60.8), (24, 32, 12.8)])
+def test_gpt_oss_checkpoints_have_the_published_size(layers: int, experts: int, gib: float) -> None:
+    """Checkpoint sizes of the gpt-oss model card (OpenAI, August 2025, table 1)."""
+    from capacity.estimators.lowering import Tokens, lower
+
+    fields = {
+        "model_type": "gpt_oss", "hidden_size": 2880, "intermediate_size": 2880, "num_hidden_layers": layers,
+        "num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 64, "vocab_size": 201088,
+        "num_local_experts": experts, "num_experts_per_tok": 4,
+        "quantization_config": {
+            "quant_method": "mxfp4",
+            "modules_to_not_convert": ["model.layers.*.self_attn", "model.layers.*.mlp.router", "lm_head"],
+        },
+    }  # fmt: skip
+    model = from_config(fields, source="test")
+    width = model.weight_bits
+    assert width is not None
+    stored = sum(
+        op.count * op.copies * op.weight_elements * width.get(op.group, width[""]) for op in lower(model, Tokens())
+    )
+    assert stored / 8.0 / 2**30 == pytest.approx(gib, rel=0.01)
