@@ -140,7 +140,6 @@ class Block(Record):
     per-layer inputs, hyper-connections) applied to each token.
     positions: which of its stack's it works on: "all"; "patches", without the learnt prefix; "one" of each
     sequence or image (poolers, classifiers). rate: of those, the share left (1/4 after a 2 x 2 patch merger).
-    A block without sublayers is no layer: a merger, a pooler, a norm between stacks.
     """
 
     count: float
@@ -172,7 +171,7 @@ class ModelSpec(Record):
 
     name; architecture: the class name its config gives; source: file, URL or paper it was read from.
     hidden, vocab_size: of the main (decoder) stack; max_positions: the longest context it was built for.
-    blocks in order; embeddings; head: linear maps after the last block, with `head_stack` "decoder".
+    blocks in order; outside: those that are no layers (mergers, poolers, norms between stacks); embeddings; head: linear maps after the last block, with `head_stack` "decoder".
     rotary: for each rotary table computed once per forward, its number of frequencies.
     vector_params: final norms and other vectors outside blocks.
     convs: patch or audio front ends.
@@ -197,6 +196,7 @@ class ModelSpec(Record):
     weight_bits: dict[str, float] | None = None
     inferred: dict[str, str] | None = None
     notes: tuple[str, ...] = ()
+    outside: tuple[Block, ...] = ()
 
 
 class Convolution(Record):

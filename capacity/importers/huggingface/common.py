@@ -74,6 +74,13 @@ def pooled(hidden: float, stack: str, *linears: tuple[str, float, float], bias: 
     return Block(1, hidden, (), stack, extra=maps, positions="one")
 
 
+def layers_apart(model: ModelSpec) -> ModelSpec:
+    """The same model with blocks that hold no sublayer told apart from its layers."""
+    layers = tuple(block for block in model.blocks if block.sublayers)
+    others = tuple(block for block in model.blocks if not block.sublayers)
+    return replace(model, blocks=layers, outside=(*model.outside, *others))
+
+
 def with_head(spec: ModelSpec, config: Config, kind: str) -> ModelSpec:
     """A decoder as its class ends it: with logits, without a head, or with a classifier on every token."""
     if kind.endswith("ForSequenceClassification"):
@@ -87,6 +94,7 @@ __all__ = [
     "DECODER_TASKS",
     "divide",
     "labels",
+    "layers_apart",
     "norm",
     "parts",
     "pooled",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from capacity.errors import UnsupportedArchitectureError
 from capacity.importers import parts
-from capacity.importers.huggingface.common import divide, labels, norm, pooled, seeing_all, task
+from capacity.importers.huggingface.common import divide, labels, layers_apart, norm, pooled, seeing_all, task
 from capacity.importers.huggingface.layers import architecture
 from capacity.record import Record, replace
 from capacity.spec.model import Attention, Block, Convolution, Embedding, ModelSpec
@@ -94,7 +94,7 @@ def _bart(config: Config, name: str) -> ModelSpec:
     if head == "ForSequenceClassification":
         blocks = (*blocks, pooled(hidden, "decoder", ("dense", hidden, hidden), ("classifier", hidden, labels(config))))
     tied = config.flag("tie_word_embeddings", True)
-    return ModelSpec(
+    model = ModelSpec(
         name=name,
         architecture=architecture(config),
         hidden=hidden,
@@ -106,6 +106,7 @@ def _bart(config: Config, name: str) -> ModelSpec:
         vector_params=norms,
         max_positions=rows,
     )
+    return layers_apart(model)
 
 
 def _tokens(vocab: int, hidden: int, *, tied: bool) -> tuple[Embedding, ...]:
@@ -122,7 +123,7 @@ def _whisper(config: Config, name: str) -> ModelSpec:
     head = task(config, TASKS, TASKS[0])
     # The second convolution halves the frames: 30 s of audio are 3000 frames and 1500 positions.
     source, target = config.count("max_source_positions", 1500), config.count("max_target_positions", 448)
-    return ModelSpec(
+    model = ModelSpec(
         name=name,
         architecture=architecture(config),
         hidden=hidden,
@@ -146,6 +147,7 @@ def _whisper(config: Config, name: str) -> ModelSpec:
         ),
         max_positions=target,
     )
+    return layers_apart(model)
 
 
 def _t5(config: Config, name: str) -> ModelSpec:
@@ -179,7 +181,7 @@ def _t5(config: Config, name: str) -> ModelSpec:
         blocks += side("decoder", config.count("num_decoder_layers", layers))
     # Version 1.1 checkpoints hold a vocabulary projection of their own and say so.
     tied = config.flag("tie_word_embeddings", True)
-    return ModelSpec(
+    model = ModelSpec(
         name=name,
         architecture=architecture(config),
         hidden=hidden,
@@ -191,6 +193,7 @@ def _t5(config: Config, name: str) -> ModelSpec:
         vector_params=0 if alone else hidden,
         max_positions=config.count("n_positions", 512),
     )
+    return layers_apart(model)
 
 
 ADAPTERS: dict[str, Callable[[Config, str], ModelSpec]] = {

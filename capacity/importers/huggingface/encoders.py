@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from capacity.errors import UnsupportedArchitectureError
 from capacity.importers import parts
-from capacity.importers.huggingface.common import divide, labels, norm, pooled, seeing_all, task
+from capacity.importers.huggingface.common import divide, labels, layers_apart, norm, pooled, seeing_all, task
 from capacity.importers.huggingface.layers import architecture, per_layer
 from capacity.record import Record, replace
 from capacity.spec.model import COLUMN, REPLICATED, ROW, Attention, Block, Embedding, Linear, ModelSpec
@@ -82,7 +82,7 @@ def _encoder(
     first = Block(
         1, hidden, (), ENCODER, vector_params=embedding_norm * narrow, extra=() if narrow == hidden else (into,)
     )
-    return ModelSpec(
+    model = ModelSpec(
         name=name,
         architecture=architecture(config),
         hidden=hidden,
@@ -95,6 +95,7 @@ def _encoder(
         vector_params=head.norms,
         max_positions=max_positions,
     )
+    return layers_apart(model)
 
 
 def _no_decoder(config: Config) -> None:
@@ -251,7 +252,7 @@ def _albert(config: Config, name: str) -> ModelSpec:
         max_positions=positions,
     )
     # The projection is there even where the widths agree.
-    return replace(spec, blocks=(replace(spec.blocks[0], extra=(into,)), *spec.blocks[1:]))
+    return replace(spec, outside=(replace(spec.outside[0], extra=(into,)), *spec.outside[1:]))
 
 
 def _modernbert(config: Config, name: str) -> ModelSpec:
@@ -339,12 +340,12 @@ def _deberta(config: Config, name: str) -> ModelSpec:
         max_positions=positions,
     )
     first = replace(
-        spec.blocks[0],
-        extra=tuple(replace(linear, bias=False) for linear in spec.blocks[0].extra),
+        spec.outside[0],
+        extra=tuple(replace(linear, bias=False) for linear in spec.outside[0].extra),
         vector_params=2.0 * hidden,
     )
     table = (Embedding("relative", rows, hidden, lookups=0.0, stack=ENCODER),) if rows else ()
-    return replace(spec, blocks=(first, *spec.blocks[1:]), embeddings=(*spec.embeddings, *table))
+    return replace(spec, outside=(first, *spec.outside[1:]), embeddings=(*spec.embeddings, *table))
 
 
 def _relative(config: Config, hidden: int, heads: int, size: int, rows: int) -> tuple[Attention, ...]:

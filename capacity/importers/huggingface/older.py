@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from capacity.errors import UnsupportedArchitectureError
 from capacity.importers import parts
-from capacity.importers.huggingface.common import DECODER_TASKS, divide, task, with_head
+from capacity.importers.huggingface.common import DECODER_TASKS, divide, layers_apart, task, with_head
 from capacity.importers.huggingface.layers import architecture, rotary_size
 from capacity.spec.model import COLUMN, REPLICATED, Block, Embedding, Linear
 
@@ -94,7 +94,7 @@ def _decoder(
         from capacity.record import replace
 
         spec = replace(spec, head=(Linear("lm_head", narrow, vocab, head_bias, COLUMN, "head", tied),))
-    return with_head(spec, config, task(config, DECODER_TASKS, "ForCausalLM"))
+    return layers_apart(with_head(spec, config, task(config, DECODER_TASKS, "ForCausalLM")))
 
 
 def _count(config: Config, *names: str, default: int | None = None, least: int = 1) -> int:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from capacity.errors import InputError, UnsupportedArchitectureError
 from capacity.importers import parts
-from capacity.importers.huggingface.common import divide, norm, seeing_all, side
+from capacity.importers.huggingface.common import divide, layers_apart, norm, seeing_all, side
+from capacity.importers.huggingface.layers import NO_VISION
 from capacity.record import Record, replace
 from capacity.spec.model import REPLICATED, Block, Convolution, Embedding, FeedForward, Linear
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from capacity.importers.huggingface.config import Config
+    from capacity.spec.model import ModelSpec
 
 VISION = "vision"
 # Where the config does not say how large images are: 32 x 32 patches.
@@ -210,7 +212,7 @@ def moonvit(config: Config) -> Tower:
         (replace(block, count=parts.layer_count(layers, config.where)), norm(hidden, 2 * hidden, VISION)),
         (conv,),
         (Embedding("positions", rows[0] * rows[1], hidden, stack=VISION),),
-        guessed=f"an image of {USUAL_PATCHES} patches",
+        guessed=f"of {USUAL_PATCHES} patches",
     )
 
 
@@ -246,7 +248,7 @@ def qwen(config: Config, *, version: str) -> Tower:
     pixels = patch * patch * config.count("temporal_patch_size", 2)
     layers = parts.layer_count(config.count("depth", 27 if version == "3" else 32), config.where)
     tables: tuple[Embedding, ...] = ()
-    patches, guessed = USUAL_PATCHES, f"an image of {USUAL_PATCHES} patches"
+    patches, guessed = USUAL_PATCHES, f"of {USUAL_PATCHES} patches"
     more: tuple[Block, ...] = ()
     if version == "2":
         out = config.count("hidden_size", 3584)
@@ -273,7 +275,7 @@ def qwen(config: Config, *, version: str) -> Tower:
         blocks = (replace(block, count=layers),)
         rows = config.count("num_position_embeddings", 2304)
         tables = (Embedding("positions", rows, hidden, stack=VISION),)
-        patches, guessed = rows, "an image that fills the table of positions"
+        patches, guessed = rows, f"of {rows} patches, the size of the table of positions"
         outputs = config.items("deepstack_visual_indexes", [8, 16, 24])
         beside = merger(hidden, (cells * hidden, cells * hidden, out), rate=1 / cells, norms=2 * cells * hidden)
         more = (replace(beside, count=len(outputs)),) if outputs else ()
@@ -282,6 +284,19 @@ def qwen(config: Config, *, version: str) -> Tower:
     )
     conv = Convolution("patches", channels, hidden, pixels, patches, bias=version == "3")
     return Tower(out, (*blocks, *more, last), (conv,), tables, guessed)
+
+
+def before(tower: Tower, model: ModelSpec) -> ModelSpec:
+    """A language model with a tower in front of it."""
+    guessed = f"unless told otherwise, an image is {tower.guessed}" if tower.guessed else ""
+    seeing = replace(
+        model,
+        blocks=(*tower.blocks, *model.blocks),
+        embeddings=(*tower.embeddings, *model.embeddings),
+        convs=(*tower.convs, *model.convs),
+        notes=(*(note for note in model.notes if note != NO_VISION), *((guessed,) if guessed else ())),
+    )
+    return layers_apart(seeing)
 
 
 TOWERS: dict[str, Callable[[Config], Tower]] = {

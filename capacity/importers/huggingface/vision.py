@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from capacity.errors import InputError, UnsupportedArchitectureError
 from capacity.importers import parts
 from capacity.importers.huggingface import towers
-from capacity.importers.huggingface.common import divide, labels, norm, pooled, side, task
+from capacity.importers.huggingface.common import divide, labels, layers_apart, norm, pooled, side, task
 from capacity.importers.huggingface.layers import architecture
 from capacity.importers.huggingface.towers import VISION, Tower
 from capacity.record import replace
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def _model(config: Config, name: str, tower: Tower, *head: Block) -> ModelSpec:
     """A tower under its head; it has no vocabulary."""
-    return ModelSpec(
+    model = ModelSpec(
         name=name,
         architecture=architecture(config),
         hidden=tower.width,
@@ -32,6 +32,7 @@ def _model(config: Config, name: str, tower: Tower, *head: Block) -> ModelSpec:
         source=config.where,
         convs=tower.convs,
     )
+    return layers_apart(model)
 
 
 def _classifiers(config: Config, width: int, count: int = 1) -> Block:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from capacity.errors import InputError
 from capacity.importers.huggingface import towers
 from capacity.importers.huggingface.config import Config
-from capacity.importers.huggingface.layers import NO_VISION
 from capacity.importers.huggingface.towers import Tower, merger
 from capacity.importers.huggingface.wrappers import language_model
 from capacity.record import replace
@@ -99,6 +98,7 @@ VISION_DEFAULTS: dict[str, dict[str, Any]] = {
         "vision_use_head": False,
     },
 }
+NO_CONFIG = "vision tower: no vision_config, so as its class has it by default"
 QWEN2 = ("qwen2_vl_text", "qwen2_5_vl_text")
 
 
@@ -124,21 +124,10 @@ def _seeing(
     # Qwen2's language model has a name of its own inside these models.
     outer["text_config"] = given | stated | {"model_type": "qwen2" if nested in QWEN2 else nested}
     model = language_model(Config(outer, config.where), name, kind=kind, tied=tied)
-    guesses = dict(model.inferred or {})
     if not config.has("vision_config"):
         outer["vision_config"] = VISION_DEFAULTS.get(config.text("model_type"), {})
-        guesses["vision tower"] = "no vision_config: the defaults of its class"
-    tower = see(Config(outer, config.where), int(model.hidden))
-    if tower.guessed:
-        guesses["patches of an image"] = tower.guessed
-    return replace(
-        model,
-        blocks=(*tower.blocks, *model.blocks),
-        embeddings=(*tower.embeddings, *model.embeddings),
-        convs=(*tower.convs, *model.convs),
-        inferred=guesses or None,
-        notes=tuple(note for note in model.notes if note != NO_VISION),
-    )
+        model = replace(model, notes=(*model.notes, NO_CONFIG))
+    return towers.before(see(Config(outer, config.where), int(model.hidden)), model)
 
 
 def _with(tower: Tower, *projectors: Block) -> Tower:
