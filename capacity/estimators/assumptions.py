@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from capacity.errors import InputError
-from capacity.formula import Sourced
+from capacity.formula import Sourced, Traced
 from capacity.spec.estimate import Assumption
 
 TYPE_CHECKING = False
@@ -31,7 +31,8 @@ class Assumptions:
         """The user's value, or the fallback; either is recorded and knows where it came from."""
         if given is None:
             self.note(name, fallback, unit, tag, source)
-            return Sourced(fallback, name, source, tag)
+            # A fallback that was derived keeps its derivation.
+            return fallback if isinstance(fallback, Traced) else Sourced(fallback, name, source, tag)
         self.note(name, given, unit, "user")
         return Sourced(given, name, "given", "user")
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from capacity.errors import InputError
+from capacity.estimators import feeding
 from capacity.estimators.training_memory import training_memory, weights_of
 from capacity.record import replace
 from capacity.spec.model import Attention
@@ -10,7 +13,8 @@ from capacity.spec.plan import Plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from typing import Any
 
     from capacity.estimators.training_memory import Weights
     from capacity.spec.device import Cluster
@@ -26,17 +30,11 @@ def attention_heads(model: ModelSpec) -> tuple[float, ...]:
     """Head counts of the attention layers that tensor parallelism has to divide."""
     heads = {
         layer.heads
-        for block in model.blocks
-        if block.stack in ("decoder", "encoder")
+        for block in feeding.layers(model)
         for layer in block.sublayers
         if isinstance(layer, Attention)
     }
     return tuple(sorted(heads))
-
-
-def layer_count(model: ModelSpec) -> float:
-    """Layers that a pipeline can be cut between."""
-    return sum(block.count for block in model.blocks if block.stack in ("decoder", "encoder"))
 
 
 def expert_count(model: ModelSpec) -> float:
@@ -62,7 +60,7 @@ def check(model: ModelSpec, plan: Plan, devices: float) -> None:
             f"tensor parallelism {plan.tp:g} does not divide the {heads} attention heads of {model.name}; "
             f"use {', '.join(legal)}"
         )
-    layers = layer_count(model)
+    layers = feeding.layer_count(model)
     if plan.pp > layers:
         raise InputError(f"{plan.pp:g} pipeline stages are more than the {layers:g} layers of {model.name}; use fewer")
     if plan.pp * plan.interleave > layers:
@@ -89,31 +87,47 @@ def fits(parts: dict[str, float], cluster: Cluster) -> bool:
     return sum(parts.values()) <= USABLE_SHARE * cluster.device.memory_bytes
 
 
-def choose_training_plan(
-    model: ModelSpec, table: tuple[Op, ...], workload: Workload, cluster: Cluster, given: dict[str, float],
-    context_bytes: float, devices: float,
-) -> tuple[Plan, bool]:
-    """The first layout that fits, from the cheapest in communication to the thriftiest in memory.
+# Parts of a step that are work; the rest is waiting for other devices or for launches.
+_WORK = ("GEMM", "attention", "element-wise", "head and loss", "optimizer", "gradient accumulation")
+# A layout that loses no more than this of its step is taken at once; otherwise others are priced, up to so many.
+_GOOD_ENOUGH = 0.2
+_MOST_PRICED = 120
 
-    given: what the user fixed (dp, tp, pp, ep, zero, micro_batch, recompute, interleave). Returns the plan and
-    whether it fits; where none does, the thriftiest.
+
+def choose_training_plan(
+    model: ModelSpec, table: tuple[Op, ...], workload: Workload, cluster: Cluster, given: dict[str, Any],
+    context_bytes: float, devices: float, price: Callable[[Plan], dict[str, float]],
+) -> tuple[Plan, bool]:
+    """A fast layout among those that fit, searched from the least cut to the most.
+
+    given: what the user fixed (dp, tp, pp, ep, zero, micro_batch, recompute, interleave); price: a step's parts.
+    Returns the plan and whether it fits; where none does, the thriftiest.
     """
     weights = weights_of(table)
-    last: Plan | None = None
+    best = thriftiest = None
+    best_s = least = inf
+    priced = 0
     for plan in _candidates(model, workload, cluster, given, devices):
-        last = plan
-        memory = training_memory(
-            model, weights, workload, plan, _rounds(workload, plan), context_bytes
-        )
-        if fits(memory, cluster):
-            return _widen(model, weights, workload, cluster, plan, given, context_bytes), True
-    if last is None:
-        fixed = ", ".join(f"{name}={value:g}" for name, value in given.items() if isinstance(value, float))
+        held = training_memory(model, weights, workload, plan, _rounds(workload, plan), context_bytes)
+        if sum(held.values()) < least:
+            thriftiest, least = plan, sum(held.values())
+        if not fits(held, cluster):
+            continue
+        wide = _widen(model, weights, workload, cluster, plan, given, context_bytes)
+        parts = price(wide)
+        step = sum(parts.values())
+        if step < best_s * 0.99:
+            best, best_s = wide, step
+        priced += 1
+        if sum(parts.get(name, 0.0) for name in _WORK) >= (1.0 - _GOOD_ENOUGH) * step or priced == _MOST_PRICED:
+            break
+    if thriftiest is None:
+        fixed = ", ".join(f"{name} {value:g}" for name, value in given.items() if isinstance(value, float))
         raise InputError(
             f"no layout of {devices:g} devices with {fixed or 'these settings'} is legal for {model.name}: "
             "dp x tp x pp must equal the devices, and dp may not exceed the batch"
         )
-    return last, False
+    return (best, True) if best is not None else (thriftiest, False)
 
 
 def _rounds(workload: Workload, plan: Plan) -> float:
@@ -121,11 +135,11 @@ def _rounds(workload: Workload, plan: Plan) -> float:
 
 
 def _candidates(
-    model: ModelSpec, workload: Workload, cluster: Cluster, given: dict[str, float], devices: float
+    model: ModelSpec, workload: Workload, cluster: Cluster, given: dict[str, Any], devices: float
 ) -> Iterator[Plan]:
     """Legal layouts in order of preference."""
     node = float(cluster.devices_per_node)
-    layers = layer_count(model)
+    layers = feeding.layer_count(model)
     experts = expert_count(model)
     tps = [given["tp"]] if "tp" in given else [tp for tp in _powers(node) if divides_heads(model, tp)]
     pps = [given["pp"]] if "pp" in given else [pp for pp in _powers(64.0) if layers / pp >= 2.0 or pp == 1.0]
@@ -154,7 +168,7 @@ def _candidates(
                     )
 
 
-def _expert_degrees(experts: float, dp: float, given: dict[str, float]) -> list[float]:
+def _expert_degrees(experts: float, dp: float, given: dict[str, Any]) -> list[float]:
     if "ep" in given:
         return [given["ep"]]
     if not experts:
@@ -170,7 +184,7 @@ def _powers(most: float) -> list[float]:
 
 
 def _widen(
-    model: ModelSpec, weights: Weights, workload: Workload, cluster: Cluster, plan: Plan, given: dict[str, float],
+    model: ModelSpec, weights: Weights, workload: Workload, cluster: Cluster, plan: Plan, given: dict[str, Any],
     context_bytes: float,
 ) -> Plan:
     """Larger micro-batches while they fit: fewer, larger kernels; up to 16,384 tokens."""

@@ -279,7 +279,7 @@ def parameter_count(ops: tuple[Op, ...]) -> float:
 
 
 def active_parameter_count(ops: tuple[Op, ...]) -> float:
-    """Parameters one token passes: routed experts counted `active` times, look-up tables not at all.
+    """Parameters less the experts a token does not visit.
 
     Text does not pass the vision tower of a model that also has a decoder.
     """
@@ -287,7 +287,7 @@ def active_parameter_count(ops: tuple[Op, ...]) -> float:
     return sum(
         op.count * (op.active if op.copies > 1.0 else op.copies) * op.weight_elements
         for op in ops
-        if op.kind != "embedding" and not (reads and op.stack == "vision")
+        if not (reads and op.stack == "vision")
     )
 
 

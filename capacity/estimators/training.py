@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from capacity.errors import InputError
-from capacity.estimators import layout
+from capacity.estimators import feeding, layout
 from capacity.estimators.assumptions import one_of
 from capacity.estimators.case import training_precision
 from capacity.estimators.composed import composed_interval
 from capacity.estimators.intervals import Uncertain, Value, with_intervals
-from capacity.estimators.lowering import Tokens, active_parameter_count, forward_flop, lower, parameter_count
+from capacity.estimators.lowering import Tokens, active_parameter_count, counted_flop, forward_flop, lower, parameter_count
 from capacity.estimators.power import emissions, power_of, prices
 from capacity.estimators.pricing import Pricer, peak_flop_per_s
 from capacity.estimators.rigs import rivals
@@ -113,27 +113,22 @@ def _workload(case: Case) -> tuple[Workload, float]:
     table = lower(case.model, Tokens())
     params = parameter_count(table)
     active = active_parameter_count(table)
-    longest = case.model.max_positions or 4096.0
+    longest = feeding.longest(case.model) or 4096.0
     seq_len = take("sequence length", case.number("seq_len", "1", 1.0, 1e8, whole=True), min(4096.0, longest), "1",
                    "usual for pre-training")
     tokens = case.number("tokens", "1", 1.0, 1e17)
-    if tokens is None:
-        if mode == "train":
-            tokens = scaling.compute_optimal_tokens(active)
-            note("training tokens", float(tokens), "1", "default", "compute-optimal, 20 per parameter (hoffmann2022)")
-        else:
-            tokens = take("training tokens", None, 1e8, "1", "a usual fine-tuning set")
-    else:
-        note("training tokens", tokens, "1", "user")
+    optimal = scaling.compute_optimal_tokens(sourced(active, "active parameters"))
+    tokens = (
+        take("training tokens", tokens, optimal, "1", "compute-optimal, 20 per parameter (hoffmann2022)")
+        if mode == "train"
+        else take("training tokens", tokens, 1e8, "1", "a usual fine-tuning set")
+    )
     batch = case.number("batch", "1", 1.0, 1e8, whole=True)
-    if batch is None:
-        batch = _default_batch(mode, active, seq_len, tokens)
-        note("global batch", batch, "1", "default", "grows with the square root of the model, as published runs do")
-    else:
-        note("global batch", batch, "1", "user")
+    batch = take("global batch", batch, _default_batch(mode, active, seq_len, tokens), "1",
+                 "grows with the square root of the model, as published runs do")
     rank = take("LoRA rank", case.number("lora_rank", "1", 1.0, 4096.0, whole=True), 16.0, "1", "usual") \
         if mode == "lora" else 16.0
-    workload = Workload(mode=mode, tokens=tokens, seq_len=seq_len, global_batch=float(batch), optimizer=optimizer,
+    workload = Workload(mode=mode, tokens=tokens, seq_len=seq_len, global_batch=batch, optimizer=optimizer,
                         precision=precision, lora_rank=rank)
     devices = case.devices
     if devices is None:
@@ -204,19 +199,8 @@ def _run(
     per_node = min(cluster.devices_per_node, int(devices))
     cluster = replace(cluster, devices_per_node=per_node, nodes=max(int(devices // per_node), 1))
     context = case.profile.context_bytes
-    one = lower(model, Tokens())
-    fitting = True
-    if plan is None:
-        given = _given_plan(case, devices)
-        plan, fitting = layout.choose_training_plan(model, one, workload, cluster, given, context, devices)
-        layout.check(model, plan, devices)
-    rounds = schedule.micro_batches(
-        sourced(workload.global_batch, "global batch"), sourced(plan.dp, "data parallel"),
-        sourced(plan.micro_batch, "micro-batch"),
-    )
-    table = lower(model, Tokens(sequences=plan.micro_batch, queries=workload.seq_len))
+    one = lower(model, feeding.feed(model, 1.0, 1.0))
     weights = weights_of(one)
-    held = training_memory(model, weights, workload, plan, rounds, context)
     stack = STACKS[one_of("--stack", case.request.get("stack"), tuple(STACKS)) or "tuned"]
     pricer = Pricer(
         cluster.device, case.profile, workload.precision.compute, {"": workload.precision.weight_bits / 8.0},
@@ -224,8 +208,25 @@ def _run(
         attention_share=stack.attention, wide=frozenset({"head", "router"} if workload.precision.compute == "fp8" else ()),
     )
     network = Network.of(cluster, case.profile)
-    time = step_time(model, table, weights, workload, plan, network, pricer, stack, rounds)
-    return Run(model, table, workload, plan, cluster, fitting, held, time, rounds)
+
+    def rounds_of(plan: Plan) -> float:
+        return schedule.micro_batches(workload.global_batch, sourced(plan.dp, "data parallel"),
+                                      sourced(plan.micro_batch, "micro-batch"))
+
+    def table_of(plan: Plan) -> tuple[Op, ...]:
+        return lower(model, feeding.feed(model, plan.micro_batch, workload.seq_len))
+
+    def price(plan: Plan) -> dict[str, float]:
+        return step_time(model, table_of(plan), weights, workload, plan, network, pricer, stack, rounds_of(plan))
+
+    fitting = True
+    if plan is None:
+        given = _given_plan(case, devices)
+        plan, fitting = layout.choose_training_plan(model, one, workload, cluster, given, context, devices, price)
+        layout.check(model, plan, devices)
+    rounds = rounds_of(plan)
+    held = training_memory(model, weights, workload, plan, rounds, context)
+    return Run(model, table_of(plan), workload, plan, cluster, fitting, held, price(plan), rounds)
 
 
 def _account(case: Case, run: Run) -> Any:
@@ -240,10 +241,7 @@ def _account(case: Case, run: Run) -> Any:
         "forward": forward / sequences, "backward": flops.backward_flop(forward / sequences, 1.0 + trained)
     })
     recomputed = {"none": 0.0, "selective": 0.0, "full": 1.0}[plan.recompute] * forward / sequences
-    attention_flop = sum(
-        op.count * flops.attention_flop(op.sequences, op.queries, op.keys, op.heads, op.key_size, op.value_size)
-        for op in run.table if op.kind == "attention"
-    ) / sequences
+    attention_flop = sum(op.count * counted_flop(op) for op in run.table if op.kind == "attention") / sequences
     if plan.recompute == "selective":
         recomputed = attention_flop
     peak, _ = peak_flop_per_s(cluster.device, precision.compute)
@@ -350,7 +348,7 @@ def _device_traffic(run: Run, width: float) -> float:
     """Bytes through one device's memory in a step: products three times over, element-wise work, optimizer."""
     each = 0.0
     for op in run.table:
-        if op.part == "embedding" or op.stack == "vision":
+        if op.part == "embedding":
             continue
         if op.kind == "gemm":
             each += 3.0 * op.count * traffic.gemm_bytes(op.m, op.n, op.k, op.copies, width, width)
@@ -366,7 +364,7 @@ def _network_bytes(run: Run, weights: Any) -> float:
     plan, workload = run.plan, run.workload
     width = workload.precision.activation_bits / 8.0
     message = plan.micro_batch * workload.seq_len * run.model.hidden * width
-    reductions = sum(b.count * len(b.sublayers) for b in run.model.blocks if b.stack not in ("mtp", "vision"))
+    reductions = sum(block.count * len(block.sublayers) for block in feeding.layers(run.model))
     tensor = 4.0 * (plan.tp - 1.0) / plan.tp * message * reductions / plan.pp * run.rounds
     local = weights.all / (plan.tp * plan.pp) * 2.0
     passes = 3.0 * run.rounds if plan.zero >= 3 else 2.0
@@ -465,7 +463,7 @@ def _warnings(case: Case, run: Run) -> tuple[str, ...]:
         warnings.append("the global batch is smaller than the data-parallel group: some devices idle")
     if case.profile.basis != "measured":
         warnings.append(f"kernel efficiencies of {run.cluster.device.name} are carried from other architectures")
-    longest = case.model.max_positions
+    longest = feeding.longest(case.model)
     if longest and run.workload.seq_len > longest:
         warnings.append(f"sequence length {run.workload.seq_len:g} exceeds the model's {longest:g} positions")
     return tuple(warnings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from capacity import ops
+from capacity.estimators import feeding
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import memory
 from capacity.record import Record
@@ -127,7 +128,7 @@ def _stage(
     # Logits and the block being recomputed are never alive at once.
     parts["working set"] = ops.maximum(logits, working)
     if held:
-        layers = sum(block.count for block in model.blocks if block.stack != "mtp")
+        layers = feeding.layer_count(model)
         parts["gathered weights"] = memory.weight_bytes(
             2.0 * (dense * plan.pp - weights.embedding / plan.tp - weights.head / plan.tp + experts * plan.pp)
             / layers + weights.embedding / plan.tp,
@@ -161,9 +162,7 @@ def block_activations(model: ModelSpec, workload: Workload, plan: Plan, recomput
     stream_shards = plan.tp if plan.sequence_parallel else 1.0
     saved: dict[str, float] = {}
     working = 0.0
-    for index, block in enumerate(model.blocks):
-        if block.stack in ("mtp", "vision"):
-            continue
+    for index, block in enumerate(feeding.layers(model)):
         each = _block(block, tokens, width, plan, stream_shards, policy)
         if policy == "full":
             kept = memory.stream_activation_bytes(tokens, block.hidden, width, stream_shards, 1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from capacity import ops
+from capacity.estimators import feeding
 from capacity.estimators.sharding import shard
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import collectives, memory, schedule
@@ -121,7 +122,7 @@ def _block_parts(
     backward: dict[str, dict[str, float]] = {"GEMM": {}, "attention": {}, "element-wise": {}}
     width = workload.precision.activation_bits / 8.0
     for whole in table:
-        if whole.part in ("embedding", "head") or whole.stack == "vision" or whole.m == 0.0:
+        if whole.part in ("embedding", "head") or whole.m == 0.0:
             continue
         op = shard(whole, plan.tp, plan.ep, sequence_parallel=plan.sequence_parallel)
         count = whole.count
@@ -146,7 +147,7 @@ def _block_parts(
     backward_parts = {name: total(terms) for name, terms in backward.items()}
     tp_forward, tp_backward, routing = _block_communication(model, workload, plan, network, stack)
     rebuilt = _recomputed(plan, forward_parts, tp_forward)
-    layers = sum(block.count for block in model.blocks if block.stack not in ("mtp", "vision"))
+    layers = feeding.layer_count(model)
     parts = {name: total({"forward": forward_parts[name], "backward": backward_parts[name]}) for name in forward}
     parts["tensor-parallel traffic"] = total({"forward": tp_forward, "backward": tp_backward})
     parts["expert routing"] = routing
@@ -174,9 +175,7 @@ def _block_communication(
     width = workload.precision.activation_bits / 8.0
     forward: dict[str, float] = {}
     routing: dict[str, float] = {}
-    for index, block in enumerate(model.blocks):
-        if block.stack in ("mtp", "vision"):
-            continue
+    for index, block in enumerate(feeding.layers(model)):
         message = tokens * block.hidden * width
         if plan.tp > 1.0:
             each = network.ring_s(message, plan.tp, 1.0, 2.0)

@@ -1,0 +1,51 @@
+"""What a model is fed: which of its stacks a workload runs, and the tokens of one forward pass."""
+
+from __future__ import annotations
+
+from capacity.estimators.lowering import Tokens, lower
+from capacity.spec.model import Attention, Recurrent
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from capacity.spec.model import Block, ModelSpec
+
+_TEXT = ("decoder", "encoder")
+
+
+def sees_only(model: ModelSpec) -> bool:
+    """Whether the model looks at pictures and reads no text (ViT)."""
+    return not any(block.stack in _TEXT for block in model.blocks)
+
+
+def layers(model: ModelSpec) -> tuple[Block, ...]:
+    """The blocks a token passes; of a vision-language model those of its language model."""
+    stacks = ("vision",) if sees_only(model) else _TEXT
+    return tuple(block for block in model.blocks if block.stack in stacks)
+
+
+def layer_count(model: ModelSpec) -> float:
+    """Layers a token passes."""
+    return sum(block.count for block in layers(model))
+
+
+def generates(model: ModelSpec) -> bool:
+    """Whether the model writes token after token; encoders and vision models answer in one pass."""
+    return any(
+        block.stack == "decoder" and isinstance(layer, (Attention, Recurrent)) and getattr(layer, "causal", True)
+        for block in model.blocks
+        for layer in block.sublayers
+    )
+
+
+def longest(model: ModelSpec) -> float:
+    """Tokens of the longest sequence the model was built for; patches of a picture; 0 where it has no limit."""
+    if sees_only(model):
+        return max((op.queries for op in lower(model, Tokens(images=1.0)) if op.kind == "attention"), default=1.0)
+    return model.max_positions
+
+
+def feed(model: ModelSpec, sequences: float, length: float, *, logits: float | None = None) -> Tokens:
+    """One forward pass over whole sequences (or pictures)."""
+    if sees_only(model):
+        return Tokens(sequences=sequences, queries=1.0, images=1.0)
+    return Tokens(sequences=sequences, queries=length, encoder=length, logits=logits)
