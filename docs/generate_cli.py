@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 
 from capacity.cli import COMMANDS, command, overview
+from capacity.cli.parsing import Parser
 
 HEAD = """# Command line
 
@@ -23,7 +24,7 @@ is set; it is as wide as the terminal (or `COLUMNS`), up to 120. Quantities are 
 
 def reference() -> str:
     """The whole page."""
-    commands = [f"## capacity {name}\n\n```\n{command(name).parser().format_help()}```\n" for name in COMMANDS]
+    commands = [f"## capacity {name}\n\n```\n{Parser(command(name).COMMAND).format_help()}```\n" for name in COMMANDS]
     return "\n".join([HEAD, f"## capacity\n\n```\n{overview()}```\n", *commands])
 
 

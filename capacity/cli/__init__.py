@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import NoReturn
 
-# The module `capacity.cli.NAME` gives `add_arguments(parser)` and `run(arguments)`.
+# The module `capacity.cli.NAME` gives its declarations, COMMAND, and `run(options)`.
 COMMANDS = {
     "estimate": "what it costs to train and to serve one model",
     "devices": "list, search and show the devices of the catalogue",
@@ -72,8 +72,7 @@ def _dispatch(arguments: list[str]) -> None:
         write(f"capacity {__version__}\n")
     else:
         module = command(arguments[0])
-        parser = module.parser()
-        module.run(parser.parse(arguments[1:]))
+        module.run(module.COMMAND.read(arguments[1:]))
 
 
 def command(name: str) -> ModuleType:
@@ -104,7 +103,7 @@ def overview() -> str:
         "",
         "examples:",
         "  capacity estimate --params 7e9",
-        "  capacity estimate --model llama-3.1-70b --mode serve --device h100-sxm --devices 4",
+        "  capacity estimate --model llama-3.1-70b --mode serve --devices 4",
         "  capacity devices h100",
     ]
     return "\n".join(lines) + "\n"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from capacity.cli.parsing import Parser, one_of
+from capacity.cli.options import Command, Option, one_of
 from capacity.cli.terminal import style, write
 from capacity.rendering import layout, words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import Namespace
     from typing import Any
 
     from capacity.rendering.style import Style
@@ -21,57 +20,56 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def parser() -> Parser:
-    """The options of the command."""
-    parser = Parser(
-        "devices",
-        usage="[SEARCH ...] [options]",
-        description="List the devices of the catalogue, or show one with sources; peaks are dense.\n"
-        "Every word of SEARCH must be in the id, name, vendor or architecture.",
-        examples=(
-            "capacity devices",
-            "capacity devices h100",
-            "capacity devices --vendor AMD",
-            "capacity devices h100-sxm --json",
-        ),
-    )
-    parser.add_argument(
-        "search", nargs="*", metavar="SEARCH", help="words to look for; an id shows that device in full"
-    )
-    parser.add_argument("--kind", type=_kind, metavar="KIND", help="GPU, TPU, ASIC, CPU, Apple or edge")
-    parser.add_argument("--vendor", metavar="NAME", help="NVIDIA, AMD, Google ...")
-    parser.add_argument(
-        "--catalogue", action="append", metavar="DIR", help="a folder of your own devices; may be repeated"
-    )
-    parser.add_argument("--plain", action="store_true", help="no colour, ASCII only")
-    parser.add_argument("--json", action="store_true", help="the devices as JSON, in base units")
-    return parser
-
-
-def _kind(text: str) -> Any:
+def _kind(text: str) -> str:
     from capacity.catalogue.devices import KINDS
 
     return one_of("kind", [kind.lower() for kind in KINDS])(text)
 
 
-def run(arguments: Namespace) -> None:
+COMMAND = Command(
+    "devices",
+    usage="[SEARCH ...] [options]",
+    description="List the devices of the catalogue, or show one with sources; peaks are dense.\n"
+    "Every word of SEARCH must be in the id, name, vendor or architecture.",
+    examples=(
+        "capacity devices",
+        "capacity devices h100",
+        "capacity devices --vendor AMD",
+        "capacity devices h100-sxm --json",
+    ),
+    words=("SEARCH", "words to look for; an id shows that device in full"),
+    groups=(
+        ("which", (
+            Option("--kind", metavar="KIND", read=_kind, help="GPU, TPU, ASIC, CPU, Apple or edge"),
+            Option("--vendor", metavar="NAME", help="NVIDIA, AMD, Google ..."),
+            Option("--catalogue", metavar="DIR", many=True, help="a folder of your own devices; may be repeated"),
+        )),
+        ("the answer", (
+            Option("--plain", help="no colour, ASCII only"),
+            Option("--json", help="the devices as JSON, in base units"),
+        )),
+    ),
+)  # fmt: skip
+
+
+def run(options: dict[str, Any]) -> None:
     """Search, and print what was found."""
     from capacity.catalogue.devices import list_devices
 
-    search = " ".join(arguments.search)
-    folders = tuple(arguments.catalogue or ())
-    found = list_devices(search, arguments.kind or "", arguments.vendor or "", folders)
+    search = " ".join(options["words"])
+    folders = tuple(options["catalogue"] or ())
+    found = list_devices(search, options["kind"] or "", options["vendor"] or "", folders)
     exact = _named(search, found)
     if exact is not None:
         found = [exact]
     elif not found:
-        _nothing(arguments, folders)
-    if arguments.json:
+        _nothing(options, folders)
+    if options["json"]:
         from capacity.rendering.record import json
 
         write(json({"schema": 1, "kind": "devices", "devices": [_record(device) for device in found]}))
         return
-    chosen = style(plain=arguments.plain)
+    chosen = style(plain=options["plain"])
     lines = _detail(found[0], chosen) if len(found) == 1 else _listing(found, chosen)
     write("\n".join(lines) + "\n")
 
@@ -84,17 +82,17 @@ def _named(search: str, found: list[Device]) -> Device | None:
     return next((device for device in found if wanted and wanted in (device.id, normalised(device.name))), None)
 
 
-def _nothing(arguments: Namespace, folders: tuple[str, ...]) -> None:
+def _nothing(options: dict[str, Any], folders: tuple[str, ...]) -> None:
     """Say that nothing was found, with the nearest names when a name was searched."""
     from capacity.errors import InputError, UnknownNameError
 
-    if arguments.kind or arguments.vendor:
-        asked = " ".join(filter(None, (*arguments.search, arguments.kind, arguments.vendor)))
+    if options["kind"] or options["vendor"]:
+        asked = " ".join(filter(None, (*options["words"], options["kind"], options["vendor"])))
         raise InputError(f"no device of the catalogue is {asked!r:.80}: `capacity devices` lists them")
     from capacity.catalogue.entry import aliases, ids
 
     known = [*ids("devices", folders), *aliases("devices", folders)]
-    raise UnknownNameError("device", " ".join(arguments.search), known, "`capacity devices` lists them")
+    raise UnknownNameError("device", " ".join(options["words"]), known, "`capacity devices` lists them")
 
 
 def _listing(found: list[Device], chosen: Style) -> list[str]:

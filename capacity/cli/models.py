@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from capacity.cli.parsing import Parser
+from capacity.cli.options import Command, Option
 from capacity.cli.terminal import style, write
 from capacity.rendering import layout, words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import Namespace
     from typing import Any
 
     from capacity.catalogue.models import ModelPreset
@@ -18,47 +17,48 @@ if TYPE_CHECKING:
 _KV_BYTES = 2.0  # of one number in a bf16 cache
 
 
-def parser() -> Parser:
-    """The options of the command."""
-    parser = Parser(
-        "models",
-        usage="[SEARCH ...] [options]",
-        description="List the published models of the catalogue, or show what one is made of.\n"
-        "Every word of SEARCH must be in the id, name, family or organisation.",
-        examples=(
-            "capacity models",
-            "capacity models llama",
-            "capacity models --family qwen",
-            "capacity models deepseek-v3 --json",
-        ),
-    )
-    parser.add_argument("search", nargs="*", metavar="SEARCH", help="words to look for; an id shows that model in full")
-    parser.add_argument("--family", metavar="NAME", help="llama, qwen, deepseek, gemma ...")
-    parser.add_argument(
-        "--catalogue", action="append", metavar="DIR", help="a folder of your own models; may be repeated"
-    )
-    parser.add_argument("--plain", action="store_true", help="no colour, ASCII only")
-    parser.add_argument("--json", action="store_true", help="the models as JSON, in base units")
-    return parser
+COMMAND = Command(
+    "models",
+    usage="[SEARCH ...] [options]",
+    description="List the published models of the catalogue, or show what one is made of.\n"
+    "Every word of SEARCH must be in the id, name, family or organisation.",
+    examples=(
+        "capacity models",
+        "capacity models llama",
+        "capacity models --family qwen3",
+        "capacity models deepseek-v3 --json",
+    ),
+    words=("SEARCH", "words to look for; an id shows that model in full"),
+    groups=(
+        ("which", (
+            Option("--family", metavar="NAME", help="llama, qwen3, deepseek, gemma ..."),
+            Option("--catalogue", metavar="DIR", many=True, help="a folder of your own models; may be repeated"),
+        )),
+        ("the answer", (
+            Option("--plain", help="no colour, ASCII only"),
+            Option("--json", help="the models as JSON, in base units"),
+        )),
+    ),
+)  # fmt: skip
 
 
-def run(arguments: Namespace) -> None:
+def run(options: dict[str, Any]) -> None:
     """Search, and print what was found."""
     from capacity.catalogue.models import list_models
 
-    search = " ".join(arguments.search)
-    folders = tuple(arguments.catalogue or ())
-    exact = _named(search, folders) if search and not arguments.family else None
-    found = (exact,) if exact else list_models(search, arguments.family or "", folders)
+    search = " ".join(options["words"])
+    folders = tuple(options["catalogue"] or ())
+    exact = _named(search, folders) if search and not options["family"] else None
+    found = (exact,) if exact else list_models(search, options["family"] or "", folders)
     if not found:
-        _nothing(arguments, folders)
-    chosen = style(plain=arguments.plain)
+        _nothing(options, folders)
+    chosen = style(plain=options["plain"])
     if len(found) == 1:
         record = _record(found[0], folders)
         lines = _detail(found[0], record, chosen)
     else:
         record, lines = {}, _listing(found, chosen)
-    if arguments.json:
+    if options["json"]:
         from capacity.rendering.record import json
 
         write(json({"schema": 1, "kind": "models", "models": [_brief(preset) | record for preset in found]}))
@@ -77,15 +77,15 @@ def _named(search: str, folders: tuple[str, ...]) -> ModelPreset | None:
         return None
 
 
-def _nothing(arguments: Namespace, folders: tuple[str, ...]) -> None:
+def _nothing(options: dict[str, Any], folders: tuple[str, ...]) -> None:
     """Say that nothing was found, with the nearest names when a name was searched."""
     from capacity.errors import InputError
 
-    if not arguments.family:
+    if not options["family"]:
         from capacity.catalogue.models import load_preset
 
-        load_preset(" ".join(arguments.search), folders)
-    asked = " ".join(filter(None, (*arguments.search, arguments.family)))
+        load_preset(" ".join(options["words"]), folders)
+    asked = " ".join(filter(None, (*options["words"], options["family"])))
     raise InputError(f"no model of the catalogue is {asked!r:.80}: `capacity models` lists them")
 
 

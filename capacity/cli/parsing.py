@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import re
 
-from capacity.errors import CapacityError, InputError, UnknownNameError
+from capacity.errors import InputError, UnknownNameError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Sequence
     from typing import Any, NoReturn
+
+    from capacity.cli.options import Command
 
 HELP_WIDTH = 80
 
@@ -28,66 +30,42 @@ class _Help(argparse.HelpFormatter):
 class Parser(argparse.ArgumentParser):
     """A parser of one command that raises CapacityError instead of printing its usage."""
 
-    def __init__(self, name: str, *, usage: str, description: str, examples: Iterable[str]) -> None:
+    def __init__(self, command: Command) -> None:
         super().__init__(
-            prog=f"capacity {name}",
-            usage=f"capacity {name} {usage}",
-            description=description,
-            epilog="examples:\n" + "\n".join(f"  {line}" for line in examples),
+            prog=f"capacity {command.name}",
+            usage=f"capacity {command.name} {command.usage}",
+            description=command.description,
+            epilog="examples:\n" + "\n".join(f"  {line}" for line in command.examples),
             formatter_class=_Help,
             allow_abbrev=False,
         )
         # So that `--params -7B` is told it must be positive, not that a value is missing.
         self._negative_number_matcher = re.compile(r"^-(\d|\.\d|inf|nan)", re.IGNORECASE)
+        if command.words:
+            metavar, said = command.words
+            self.add_argument("words", nargs="*", metavar=metavar, help=said)
+        for title, options in command.groups:
+            group = self.add_argument_group(title)
+            for option in options:
+                kind: dict[str, Any] = {"action": "store_true"}
+                if option.metavar:
+                    kind = {
+                        "action": "append" if option.many else "store",
+                        "metavar": option.metavar,
+                        "type": option.read or str,
+                    }
+                group.add_argument(*option.flags, dest=option.dest, help=option.help, **kind)
 
-    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """Read the command line; raises CapacityError with the nearest option for a misspelt one."""
+    def read(self, arguments: Sequence[str]) -> dict[str, Any]:
+        """Read the command line; raises CapacityError, with the nearest option for a misspelt one."""
         namespace, unknown = self.parse_known_args(arguments)
         for word in unknown:
             if word.startswith("-") and word != "-":
                 known = [option for option in self._option_string_actions if option.startswith("--")]
                 raise UnknownNameError("option", word.split("=", 1)[0], known, f"see `{self.prog} --help`")
             raise InputError(f"unexpected argument {word!r}: see `{self.prog} --help`")
-        return namespace
+        return vars(namespace)
 
     def error(self, message: str) -> NoReturn:
         """Turn argparse's complaint into the one error the command line prints."""
         raise InputError(message)
-
-
-def typed(read: Callable[[str], Any]) -> Callable[[str], Any]:
-    """A reader of one value whose CapacityError becomes argparse's, which adds the option's name."""
-
-    def convert(text: str) -> Any:
-        try:
-            return read(text)
-        except CapacityError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return convert
-
-
-def one_of(kind: str, names: Sequence[str]) -> Callable[[str], str]:
-    """A reader of one of a few names, with the nearest suggested."""
-
-    def read(text: str) -> str:
-        if text.lower() in names:
-            return text.lower()
-        raise UnknownNameError(kind, text, names, f"known are {', '.join(names)}")
-
-    return typed(read)
-
-
-def whole(least: int = 1, most: int = 10**7) -> Callable[[str], int]:
-    """A reader of a whole number in a range."""
-
-    def read(text: str) -> int:
-        digits = text.strip().replace("_", "")
-        if not (digits.isascii() and digits.lstrip("+-").isdigit() and len(digits) < 19):
-            raise InputError(f"{text[:60]!r} is not a whole number")
-        value = int(digits)
-        if not least <= value <= most:
-            raise InputError(f"{value} is out of range: give {least} to {most}")
-        return value
-
-    return typed(read)

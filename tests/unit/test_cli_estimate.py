@@ -188,8 +188,8 @@ def test_a_notebook_shows_it():
 def test_every_option_reaches_the_answer():
     from capacity.estimators.case import KEYS
 
-    options = {action.dest for action in command("estimate").parser()._actions}
-    assert options - {"help", "verbose", "explain", "depth", "plain", "json"} == set(KEYS)
+    options = {option.dest for _, group in command("estimate").COMMAND.groups for option in group}
+    assert options - {"verbose", "explain", "depth", "plain", "json"} == set(KEYS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
