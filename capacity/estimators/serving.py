@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from capacity.errors import InputError
-from capacity.estimators import layout
-from capacity.estimators.case import FORMATS, read_format
+from capacity.estimators import feeding, layout
+from capacity.estimators.case import FORMATS, default_format, read_format
 from capacity.estimators.composed import composed_interval
 from capacity.estimators.intervals import Uncertain, Value, with_intervals
-from capacity.estimators.lowering import Tokens, active_parameter_count, forward_flop, lower
+from capacity.estimators.lowering import Tokens, active_parameter_count, lower, model_flop
 from capacity.estimators.power import emissions, power_of
 from capacity.estimators.pricing import Pricer, peak_flop_per_s
 from capacity.estimators.rigs import rivals
@@ -23,19 +25,48 @@ from capacity.spec.workload import Workload
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
     from capacity.estimators.case import Case
     from capacity.spec.device import Cluster
     from capacity.spec.model import ModelSpec
+    from capacity.spec.op import Op
 
 # Engines set this share of memory aside for weights, cache and activations.
 ENGINE_SHARE = 0.92
 # Groups that quantised checkpoints leave at 16 bits.
 KEPT_GROUPS = ("embedding", "head", "router")
+# Machines of one person, where models are run for one user and in 4 bits.
+PERSONAL = ("consumer", "laptop", "embedded", "phone")
 # Tokens of one step's activations that must fit beside weights and cache.
 ACTIVATION_TOKENS = 8192.0
+# A recurrence keeps its state in fp32.
+STATE_BYTES = 4.0
+# Buffers of the collectives of a replica on several devices.
+COMMUNICATOR_BYTES = 0.5e9
+
+
+class Room(Record):
+    """What one device has for requests: bytes left beside the fixed parts, and what one request of a context takes.
+
+    token_bytes: KV cache per token, averaged over the context (a window keeps less); state_bytes: of a recurrence.
+    """
+
+    left_bytes: float
+    token_bytes: float
+    state_bytes: float
+    context: float
+
+    @property
+    def request_bytes(self) -> float:
+        """Bytes of one whole request."""
+        return self.token_bytes * self.context + self.state_bytes
+
+    @property
+    def requests(self) -> float:
+        """Requests that fit: any number where a request keeps nothing."""
+        return schedule.held_requests(self.left_bytes, self.request_bytes) if self.request_bytes else inf
 
 
 class Load(Record):
@@ -52,9 +83,7 @@ class Load(Record):
     step: dict[str, float]
     prompt: dict[str, float]
     running: float
-    capacity_tokens: float
-    kv_bytes_per_token: float
-    state_bytes_per_sequence: float
+    room: Room
 
 
 def serving_section(case: Case) -> tuple[Section, dict[str, dict[str, float]]]:
@@ -97,8 +126,9 @@ def _workload(case: Case) -> tuple[Workload, str, dict[str, float]]:
     take, note = case.assumptions.take, case.assumptions.note
     prompt = take("prompt length", case.number("prompt_len", "1", 1.0, 1e8, whole=True), 1024.0, "1", "a usual chat turn")
     output = take("output length", case.number("output_len", "1", 1.0, 1e7, whole=True), 256.0, "1", "a usual answer")
-    concurrency = take("concurrency", case.number("concurrency", "1", 1.0, 1e6, whole=True), 16.0, "1",
-                       "requests in flight per replica")
+    personal = case.cluster.device.segment in PERSONAL
+    concurrency = take("concurrency", case.number("concurrency", "1", 1.0, 1e6, whole=True), 1.0 if personal else 16.0,
+                       "1", "one user" if personal else "requests in flight per replica")
     asked = case.request.get("precision")
     checkpoint = case.model.weight_bits
     if asked is None and checkpoint:
@@ -108,7 +138,7 @@ def _workload(case: Case) -> tuple[Workload, str, dict[str, float]]:
         word = "int4" if narrowest < 0.55 else "nvfp4" if narrowest < 0.8 else "fp8" if narrowest < 1.5 else "bf16"
         note("serving precision", word, "", "model", "the checkpoint's own quantisation")
     else:
-        fallback = "bf16" if "bf16" in case.cluster.device.peak_dense_flop_per_s else "fp16"
+        fallback = "int4" if personal and feeding.generates(case.model) else default_format(case.cluster.device)
         word, bits, _ = read_format("--precision", asked, fallback)
         widths = {"": bits / 8.0}
         if bits < 16.0:
@@ -166,55 +196,60 @@ def _fewest(
     case: Case, model: ModelSpec, workload: Workload, cluster: Cluster, widths: dict[str, float]
 ) -> Plan | None:
     """The smallest replica that holds the weights and one request, inside a node first, then over a pipeline."""
+    for plan in _replicas(model, cluster):
+        room = _room(case, model, workload, plan, cluster, widths)[1]
+        if room.left_bytes > 0.0 and room.requests >= 1.0:
+            return plan
+    return None
+
+
+def _replicas(model: ModelSpec, cluster: Cluster) -> Iterator[Plan]:
     tp = 1.0
     while tp <= cluster.devices_per_node:
         if layout.divides_heads(model, tp):
-            plan = Plan(tp=tp)
-            if _room(case, model, workload, plan, cluster, widths)[1] >= workload.prompt_len + workload.output_len:
-                return plan
+            yield Plan(tp=tp)
         tp *= 2.0
     tp, pp = _most_tp(model, cluster), 2.0
-    while pp <= min(64.0, layout.layer_count(model)):
-        plan = Plan(tp=tp, pp=pp)
-        if _room(case, model, workload, plan, cluster, widths)[1] >= workload.prompt_len + workload.output_len:
-            return plan
+    while pp <= min(64.0, feeding.layer_count(model)):
+        yield Plan(tp=tp, pp=pp)
         pp *= 2.0
-    return None
 
 
 def _room(
     case: Case, model: ModelSpec, workload: Workload, plan: Plan, cluster: Cluster, widths: dict[str, float]
-) -> tuple[dict[str, float], float, float, float]:
-    """Fixed memory parts, tokens of KV cache that fit beside them, bytes a token and state bytes a sequence."""
-    # A cache entry per token at the full context: windows keep fewer, averaged over the context.
+) -> tuple[dict[str, float], Room]:
+    """Fixed memory parts of a device, and what it has left for requests."""
     context = workload.prompt_len + workload.output_len
-    table = lower(model, Tokens(sequences=1.0, queries=1.0, past=context - 1.0, encoder=context, encoded=True))
-    ranks = plan.tp * plan.pp
+    table = _step_table(model, 1.0, context)
+    kv_width = workload.precision.kv_bits / 8.0
     weights: dict[str, float] = {}
-    per_sequence = state = 0.0
+    cache = state = 0.0
     for whole in table:
         op = shard(whole, plan.tp, plan.ep)
         stages = 1.0 if whole.kind == "embedding" or whole.part == "head" else plan.pp
         width = widths.get(op.group or "", widths[""]) if op.kind in ("gemm", "embedding", "conv") else 2.0
-        cut = plan.tp if whole.kind == "embedding" and whole.shard == "column" else 1.0
-        elements = whole.count * op.copies * (whole.weight_elements / plan.tp if cut > 1.0 else op.weight_elements)
-        group = whole.part
-        weights[group] = weights.get(group, 0.0) + memory.weight_bytes(elements, width, stages)
-        if op.kind == "attention" and op.cache_elements:
+        elements = whole.count * op.copies * op.weight_elements
+        weights[whole.part] = weights.get(whole.part, 0.0) + memory.weight_bytes(elements, width, stages)
+        if op.kind == "attention":
             held = memory.cached_tokens(1.0, op.keys, op.window)
-            per_sequence += whole.count * held * op.cache_elements / plan.pp
-        if op.kind == "scan":
-            state += whole.count * op.heads * op.key_size * op.value_size * 4.0 / plan.pp
-    kv_width = workload.precision.kv_bits / 8.0
-    per_token = per_sequence / context * kv_width + state / context
+            cache += whole.count * held * op.cache_elements / plan.pp * kv_width
+        elif op.kind == "scan":
+            state += whole.count * op.heads * op.key_size * op.value_size * STATE_BYTES / plan.pp
     parts = {"weights": total(weights)}
     widest = max((op.n for op in table if op.kind == "gemm" and op.part != "head"), default=model.hidden)
     batch_tokens = min(ACTIVATION_TOKENS, workload.prompt_len * workload.concurrency)
     parts["activations"] = memory.ffn_activation_bytes(batch_tokens, widest, 2.0, plan.tp, 2.0)
-    parts["runtime"] = sourced(case.profile.context_bytes + (0.5e9 if ranks > 1.0 else 0.0), "runtime context")
-    usable = ENGINE_SHARE * cluster.device.memory_bytes
-    left = usable - sum(parts.values())
-    return parts, max(left, 0.0) / per_token if per_token else 1e12, per_token, state
+    groups = COMMUNICATOR_BYTES if plan.tp * plan.pp > 1.0 else 0.0
+    parts["runtime"] = sourced(case.profile.context_bytes + groups, "runtime context")
+    left = ENGINE_SHARE * cluster.device.memory_bytes - sum(parts.values())
+    return parts, Room(max(left, 0.0), cache / context, state, context)
+
+
+def _step_table(model: ModelSpec, sequences: float, context: float) -> tuple[Op, ...]:
+    """Ops of one decode step at a context; of a whole pass for models that do not generate."""
+    if not feeding.generates(model):
+        return lower(model, feeding.feed(model, sequences, context))
+    return lower(model, Tokens(sequences=sequences, queries=1.0, past=context - 1.0, encoder=context, encoded=True))
 
 
 def _load(
@@ -222,50 +257,50 @@ def _load(
     plan: Plan | None = None,
 ) -> Load:
     plan = plan or _plan(case, model, workload, cluster, widths)
-    # Where the encoder or decoder is the whole model there is nothing to decode.
     per_node = min(cluster.devices_per_node, int(plan.devices))
     # A replica on part of a node answers for that part of the host.
     host = cluster.host_w * per_node / cluster.devices_per_node
     cluster = replace(
         cluster, devices_per_node=per_node, nodes=max(int(-(-plan.devices // per_node)), 1), host_w=host
     )
-    parts, room, per_token, state = _room(case, model, workload, plan, cluster, widths)
-    context = workload.prompt_len + workload.output_len
-    running = schedule.running_sequences(
-        workload.concurrency, sourced(room, "tokens the KV cache holds"), sourced(context, "tokens a request")
-    )
-    fits = room >= context
-    running = max(running, 1.0) if not fits else running
-    parts["KV cache"] = memory.kv_cache_bytes(
-        running * context, per_token / (workload.precision.kv_bits / 8.0), workload.precision.kv_bits / 8.0
-    )
+    parts, room = _room(case, model, workload, plan, cluster, widths)
+    held = room.requests
+    fits = room.left_bytes > 0.0 and held >= 1.0
+    running = schedule.running_sequences(workload.concurrency, held) if fits else 1.0
+    parts["KV cache"] = memory.kv_cache_bytes(running * room.context, room.token_bytes, 1.0)
+    if room.state_bytes:
+        parts["recurrent state"] = scaled(room.state_bytes, running)
     wide = frozenset(group for group, width in widths.items() if width >= 2.0) if widths[""] < 2.0 else frozenset()
     pricer = Pricer(
         cluster.device, case.profile, FORMATS[word][1], widths, 2.0, workload.precision.kv_bits / 8.0, wide=wide
     )
     network = Network.of(cluster, case.profile)
-    step = decode_step(model, plan, network, pricer, running, workload.prompt_len + workload.output_len / 2.0)
-    prompt = prefill(model, plan, network, pricer, workload.prompt_len)
-    return Load(model, workload, plan, cluster, word, widths, parts, fits, step, prompt, running, room, per_token, state)
+    if feeding.generates(model):
+        step = decode_step(model, plan, network, pricer, running, workload.prompt_len + workload.output_len / 2.0)
+        prompt = prefill(model, plan, network, pricer, 1.0, workload.prompt_len)
+    else:
+        prompt = step = prefill(model, plan, network, pricer, running, workload.prompt_len)
+    return Load(model, workload, plan, cluster, word, widths, parts, fits, step, prompt, running, room)
 
 
 def _account(case: Case, load: Load) -> Any:
     """From priced parts to quantities, for given factors on what is uncertain."""
     workload, cluster, plan = load.workload, load.cluster, load.plan
-    table = lower(load.model, Tokens(sequences=load.running, past=workload.prompt_len + workload.output_len / 2.0))
-    flop_token = forward_flop(table) / load.running
+    table = _step_table(load.model, load.running, workload.prompt_len + workload.output_len / 2.0)
+    flop_token = model_flop(table) / load.running
     peak, _ = peak_flop_per_s(cluster.device, FORMATS[load.word][1])
     weights = load.memory["weights"]
     step_mid, prompt_mid = total(load.step), total(load.prompt)
-    cache_read = load.running * (workload.prompt_len + workload.output_len / 2.0) * load.kv_bytes_per_token
+    cache_read = load.running * (workload.prompt_len + workload.output_len / 2.0) * load.room.token_bytes
+    cache_read += load.running * load.room.state_bytes * 2.0
     hit = 1.0
     for op in table:
         if op.copies != 1.0:
             hit = traffic.experts_touched(op.copies, op.active, load.running) / op.copies
     active = active_parameter_count(lower(load.model, Tokens()))
     moved = weights * hit + cache_read
-    context = sourced(workload.prompt_len + workload.output_len, "tokens a request")
     replicas = plan.dp
+    whole = _room(case, load.model, workload, Plan(), cluster, load.widths)[1]
     fewest = _fewest(case, load.model, workload, case.cluster, load.widths)
 
     def quantities(factor: Mapping[str, float]) -> dict[str, Value]:
@@ -296,13 +331,10 @@ def _account(case: Case, load: Load) -> Any:
             "running": Value(load.running, "1", "requests decoded together, each replica"),
             "device_memory": Value(cluster.device.memory_bytes, "byte", "of one device, as its vendor states it"),
             "memory_per_device": Value(held, "byte", "weights, KV cache, activations, runtime"),
-            "kv_bytes_per_token": Value(load.kv_bytes_per_token * plan.tp * plan.pp, "byte", "of the whole replica"),
-            "most_concurrent": Value(
-                load.capacity_tokens / context, "1", "requests of this length the KV cache holds, each replica"
-            ),
-            "longest_context": Value(
-                min(load.capacity_tokens, load.model.max_positions or 1e12), "1", "tokens of a single request"
-            ),
+            "kv_bytes_per_token": Value(whole.token_bytes, "byte", "averaged over the context, before sharding"),
+            "state_bytes_per_request": Value(whole.state_bytes, "byte", "of recurrent layers, before sharding"),
+            "most_concurrent": Value(load.room.requests, "1", "requests of this length that fit, each replica"),
+            "longest_context": Value(_longest_context(load), "1", "tokens of a single request"),
             "flop_per_token": Value(flop_token, "FLOP", "one output token at mid-answer"),
             "active_parameters": Value(active, "1", "a token passes"),
             "arithmetic_intensity": Value(
@@ -328,6 +360,14 @@ def _account(case: Case, load: Load) -> Any:
         return values
 
     return quantities
+
+
+def _longest_context(load: Load) -> float:
+    """Tokens of a single request that has the replica to itself, as far as the model was built for."""
+    built_for = load.model.max_positions or inf
+    if not load.room.token_bytes:
+        return built_for
+    return min(max(load.room.left_bytes - load.room.state_bytes, 0.0) / load.room.token_bytes, built_for)
 
 
 def first_token_s(load: Load, step: float, prompt: float, token: float) -> float:
