@@ -57,6 +57,8 @@ def value(what: Any, unit: str = "1", *, binary: bool = False) -> str:
         return "–"
     if isinstance(what, bool):
         return "yes" if what else "no"
+    if what == float("inf"):
+        return "unlimited"
     if isinstance(what, (int, float)):
         exact = format_exact(float(what), unit) if unit == "1" and abs(what) < _LARGEST_COUNT else ""
         return exact if 0 < len(exact) <= _LONGEST_COUNT else shown(float(what), unit, binary=binary)
