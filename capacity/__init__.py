@@ -8,12 +8,12 @@ Public functions are loaded when first used, so importing the package costs next
 
 from __future__ import annotations
 
-
 __version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
     from capacity.catalogue import load_cluster, load_device, load_model
     from capacity.estimators import estimate
     from capacity.importers import read_config

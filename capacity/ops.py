@@ -43,7 +43,7 @@ def _plain(*values: Any) -> bool:
 def maximum(a: float, b: float) -> float:
     """The larger of two values, element by element; NaN wins, as in NumPy."""
     if _plain(a, b):
-        return a if a >= b or a != a else b  # noqa: PLR0124 - only NaN differs from itself
+        return a if a >= b or a != a else b
     columns: float = _namespace(a, b).maximum(a, b)
     return columns
 
@@ -51,7 +51,7 @@ def maximum(a: float, b: float) -> float:
 def minimum(a: float, b: float) -> float:
     """The smaller of two values, element by element; NaN wins, as in NumPy."""
     if _plain(a, b):
-        return a if a <= b or a != a else b  # noqa: PLR0124 - only NaN differs from itself
+        return a if a <= b or a != a else b
     columns: float = _namespace(a, b).minimum(a, b)
     return columns
 

@@ -420,7 +420,7 @@ def _display(kind: str, binary: bool) -> tuple[_Scale, ...]:
     return (*_scales(letters, kind), (one, f" {kind}", 1.0), *(_below("mµ", "W") if kind == "W" else ()))
 
 
-def format(value: float, unit: str, digits: int = 3, *, binary: bool = False) -> str:  # noqa: A001 - quantities.format says it best
+def format(value: float, unit: str, digits: int = 3, *, binary: bool = False) -> str:
     """Print a value compactly, rounded to `digits` significant digits.
 
     Bytes are printed in GB; `binary` prints them in GiB. What is printed can be read by `parse`.

@@ -32,7 +32,8 @@ class Record:
 
     def __init_subclass__(cls) -> None:
         own = tuple(
-            name for name, kind in cls.__dict__.get("__annotations__", {}).items()
+            name
+            for name, kind in cls.__dict__.get("__annotations__", {}).items()
             if name not in cls._fields and not str(kind).startswith("ClassVar")
         )
         cls._fields = cls._fields + own
@@ -63,7 +64,7 @@ class Record:
         return tuple(getattr(self, name) for name in self._fields)
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self._values() == other._values()  # type: ignore[attr-defined]
+        return type(self) is type(other) and self._values() == other._values()
 
     def __hash__(self) -> int:
         return hash((type(self), self._values()))

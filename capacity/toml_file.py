@@ -38,7 +38,7 @@ def _read(path: str, status: os.stat_result) -> dict[str, Any]:
     place = _place(stamp[1])
     try:
         with open(place, "rb") as file:
-            kept = marshal.load(file)  # noqa: S302 - the user's own folder, as with compiled Python
+            kept = marshal.load(file)
         if kept[0] == stamp:
             table: dict[str, Any] = kept[1]
             return table
@@ -58,7 +58,7 @@ def _place(path: str) -> str:
     return os.path.join(root, "capacity", f"{os.path.basename(path)}-{number:x}")
 
 
-def _keep(place: str, content: object) -> None:
+def _keep(place: str, content: Any) -> None:
     partial = f"{place}.{os.getpid()}"
     try:
         os.makedirs(os.path.dirname(place), exist_ok=True)

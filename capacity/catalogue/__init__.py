@@ -9,6 +9,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
     from capacity.catalogue.clusters import default_cluster, list_clusters, load_cluster
     from capacity.catalogue.devices import list_devices, load_device
     from capacity.catalogue.grids import list_grids, load_electricity_price, load_grid, load_pue

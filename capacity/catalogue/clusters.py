@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from capacity.catalogue.devices import load_device
 from capacity.catalogue.entry import Entry, aliases, find, ids, read_entry
 from capacity.catalogue.grids import assumed, load_defaults, load_grid, segment_table, world_grid

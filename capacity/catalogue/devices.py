@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from capacity.catalogue.entry import Entry, aliases, find, ids, read_entry
 from capacity.errors import UnknownNameError
 from capacity.formula import Sourced

@@ -16,8 +16,8 @@ from capacity.toml_file import read_toml
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
     from collections.abc import Iterator
+    from typing import Any
 
 CATALOGUE = "catalogue"
 SHIPPED = os.path.dirname(__file__)

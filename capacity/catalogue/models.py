@@ -16,8 +16,8 @@ from capacity.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
     from collections.abc import Iterable, Iterator
+    from typing import Any
 
     from capacity.spec.model import ModelSpec
 

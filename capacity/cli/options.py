@@ -30,7 +30,7 @@ class Option:
         *flags: str,
         metavar: str = "",
         read: Callable[[str], Any] | None = None,
-        help: str,  # noqa: A002 - argparse's word
+        help: str,
         many: bool = False,
         dest: str = "",
     ) -> None:
@@ -100,7 +100,7 @@ class Command:
                 return None
             try:
                 value = option.read(text) if option.read else text
-            except Exception:  # noqa: BLE001 - argparse reads it again and says which option was wrong
+            except Exception:
                 return None
             values[option.dest] = [*(values[option.dest] or ()), value] if option.many else value
         return values

@@ -7,7 +7,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-
 def __getattr__(name: str) -> Any:
     if name == "estimate":
         from capacity.estimators.answer import estimate

@@ -41,8 +41,16 @@ class Assumptions:
         return tuple(sorted(self._by_name.values(), key=lambda item: TAGS.index(item.tag)))
 
 
-def number(name: str, value: Any, unit: str = "1", least: float = 0.0, most: float = 1e30, *,
-           whole: bool = False, above: bool = False) -> float | None:
+def number(
+    name: str,
+    value: Any,
+    unit: str = "1",
+    least: float = 0.0,
+    most: float = 1e30,
+    *,
+    whole: bool = False,
+    above: bool = False,
+) -> float | None:
     """A number given by the user, checked; text is read as a quantity; None stays None.
 
     above: `least` itself is refused.

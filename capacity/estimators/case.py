@@ -30,12 +30,51 @@ FORMATS: dict[str, tuple[float, str]] = {
     "nvfp4": (4.5, "fp4"),
     "mxfp4": (4.25, "fp4"),
 }
-_SPELLINGS = {"fp4": "nvfp4", "float32": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16",
-              "w4a16": "int4", "w8a8": "int8", "q4": "int4", "q8": "int8", "4bit": "int4", "8bit": "int8"}
+_SPELLINGS = {
+    "fp4": "nvfp4",
+    "float32": "fp32",
+    "float16": "fp16",
+    "half": "fp16",
+    "bfloat16": "bf16",
+    "w4a16": "int4",
+    "w8a8": "int8",
+    "q4": "int4",
+    "q8": "int8",
+    "4bit": "int4",
+    "8bit": "int8",
+}
 KEYS = (
-    "params", "model", "config", "mode", "tokens", "seq_len", "batch", "device", "devices", "nodes", "cluster",
-    "precision", "kv_precision", "optimizer", "tp", "pp", "dp", "zero", "ep", "micro_batch", "interleave",
-    "recompute", "prompt_len", "output_len", "concurrency", "lora_rank", "price", "pue", "grid", "catalogue", "stack",
+    "params",
+    "model",
+    "config",
+    "mode",
+    "tokens",
+    "seq_len",
+    "batch",
+    "device",
+    "devices",
+    "nodes",
+    "cluster",
+    "precision",
+    "kv_precision",
+    "optimizer",
+    "tp",
+    "pp",
+    "dp",
+    "zero",
+    "ep",
+    "micro_batch",
+    "interleave",
+    "recompute",
+    "prompt_len",
+    "output_len",
+    "concurrency",
+    "lora_rank",
+    "price",
+    "pue",
+    "grid",
+    "catalogue",
+    "stack",
 )
 
 
@@ -90,7 +129,7 @@ def _model(
         from capacity.importers.shape import infer_shape, plausible_shapes
 
         params = number("--params", request["params"], "1", 1e6, 1e13)
-        assert params is not None  # noqa: S101 - the key is there
+        assert params is not None
         model = infer_shape(params)
         assumptions.note("parameters", params, "1", "user")
         for name, reason in (model.inferred or {}).items():
@@ -129,7 +168,9 @@ def _cluster(
         cluster, profile = rig(name, folders)
         cluster = replace(cluster, nodes=int(nodes or 1))
         tag = "user" if "device" in request else "default"
-        assumptions.note("device", cluster.device.name, "", tag, "" if tag == "user" else "the most rented training GPU")
+        assumptions.note(
+            "device", cluster.device.name, "", tag, "" if tag == "user" else "the most rented training GPU"
+        )
     if devices is not None:
         per_node = cluster.devices_per_node
         if nodes is not None and devices != nodes * per_node:
@@ -150,9 +191,7 @@ def _cluster(
     return _priced(cluster, request, folders, assumptions), profile, devices
 
 
-def _priced(
-    cluster: Cluster, request: dict[str, Any], folders: tuple[Any, ...], assumptions: Assumptions
-) -> Cluster:
+def _priced(cluster: Cluster, request: dict[str, Any], folders: tuple[Any, ...], assumptions: Assumptions) -> Cluster:
     for name, source in cluster.assumptions.items():
         assumptions.note(name, source, "", "default", "cluster defaults by kind of device")
     pue = assumptions.take(
@@ -171,9 +210,7 @@ def _priced(
     return replace(cluster, pue=pue, usd_per_device_hour=known, grid_g_per_kwh=grid)
 
 
-def _grid(
-    cluster: Cluster, request: dict[str, Any], folders: tuple[Any, ...], assumptions: Assumptions
-) -> float:
+def _grid(cluster: Cluster, request: dict[str, Any], folders: tuple[Any, ...], assumptions: Assumptions) -> float:
     given = request.get("grid")
     if given is None:
         value = cluster.grid_g_per_kwh
@@ -199,15 +236,18 @@ def read_format(name: str, value: str | None, fallback: str) -> tuple[str, float
 
 def training_precision(case: Case) -> tuple[str, Precision]:
     """Mixed precision as it is usually done: 16-bit weights and activations, fp32 gradients and master weights."""
-    word, _, compute = read_format("--precision", case.request.get("precision"), _default_format(case.cluster.device))
+    word, _, compute = read_format("--precision", case.request.get("precision"), default_format(case.cluster.device))
     if word in ("int8", "int4", "nvfp4", "mxfp4") and case.request.get("mode") != "lora":
-        raise InputError(f"--precision {word} is for serving or for the frozen weights of lora; train in bf16, fp16 or fp8")
+        raise InputError(
+            f"--precision {word} is for serving or for the frozen weights of lora; train in bf16, fp16 or fp8"
+        )
     if word in ("fp32", "tf32"):
         return word, Precision(32.0, 32.0, 32.0, 32.0, 16.0, compute)
     bits = FORMATS[word][0] if case.request.get("mode") == "lora" else 16.0
     return word, Precision(bits, 16.0, 32.0, 32.0, 16.0, compute)
 
 
-def _default_format(device: Device) -> str:
+def default_format(device: Device) -> str:
+    """The 16-bit format a device is fast in, or fp32 where it has none."""
     peaks = device.peak_dense_flop_per_s
     return "bf16" if "bf16" in peaks else "fp16" if "fp16" in peaks else "fp32"

@@ -15,6 +15,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    # Quantities for given factors on what is uncertain; a missing factor is 1.
+    Account = Callable[[Mapping[str, float]], dict[str, "Value"]]
+
 
 class Uncertain(Record):
     """A factor of mid value 1 with its 90 % range, and where the range comes from."""
@@ -37,7 +40,7 @@ class Value:
 
 
 def with_intervals(
-    account: Callable[[Mapping[str, float]], dict[str, Value]],
+    account: Account,
     uncertain: tuple[Uncertain, ...],
     variants: tuple[dict[str, Value], ...] = (),
 ) -> tuple[dict[str, Quantity], dict[str, dict[str, float]]]:
@@ -57,9 +60,7 @@ def with_intervals(
             others = [variant[name].mid for variant in variants if name in variant]
             if others:
                 _note_move(moves[name], "model shape", value.mid, min(*others, value.mid), max(*others, value.mid))
-    quantities = {
-        name: _quantity(name, value, moves[name]) for name, value in middle.items()
-    }
+    quantities = {name: _quantity(name, value, moves[name]) for name, value in middle.items()}
     sensitivities = {name: shares for name in middle if (shares := _shares(moves[name]))}
     return quantities, sensitivities
 

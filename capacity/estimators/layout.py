@@ -29,10 +29,7 @@ USABLE_SHARE = 0.94
 def attention_heads(model: ModelSpec) -> tuple[float, ...]:
     """Head counts of the attention layers that tensor parallelism has to divide."""
     heads = {
-        layer.heads
-        for block in feeding.layers(model)
-        for layer in block.sublayers
-        if isinstance(layer, Attention)
+        layer.heads for block in feeding.layers(model) for layer in block.sublayers if isinstance(layer, Attention)
     }
     return tuple(sorted(heads))
 
@@ -40,7 +37,10 @@ def attention_heads(model: ModelSpec) -> tuple[float, ...]:
 def expert_count(model: ModelSpec) -> float:
     """Routed experts of the layer that has fewest, 0 for a dense model."""
     counts = [
-        layer.experts for block in model.blocks if block.stack == "decoder" for layer in block.sublayers
+        layer.experts
+        for block in model.blocks
+        if block.stack == "decoder"
+        for layer in block.sublayers
         if hasattr(layer, "experts")
     ]
     return min(counts, default=0.0)
@@ -95,8 +95,14 @@ _MOST_PRICED = 120
 
 
 def choose_training_plan(
-    model: ModelSpec, table: tuple[Op, ...], workload: Workload, cluster: Cluster, given: dict[str, Any],
-    context_bytes: float, devices: float, price: Callable[[Plan], dict[str, float]],
+    model: ModelSpec,
+    table: tuple[Op, ...],
+    workload: Workload,
+    cluster: Cluster,
+    given: dict[str, Any],
+    context_bytes: float,
+    devices: float,
+    price: Callable[[Plan], dict[str, float]],
 ) -> tuple[Plan, bool]:
     """A fast layout among those that fit, searched from the least cut to the most.
 
@@ -162,9 +168,14 @@ def _candidates(
             for zero in [given["zero"]] if "zero" in given else ([1, 3] if pp == 1.0 and dp > 1.0 else [1]):
                 for ep in _expert_degrees(experts, dp, given):
                     yield Plan(
-                        dp=dp, tp=tp, pp=pp, ep=ep, zero=int(zero),
+                        dp=dp,
+                        tp=tp,
+                        pp=pp,
+                        ep=ep,
+                        zero=int(zero),
                         interleave=given.get("interleave", 1.0),
-                        micro_batch=given.get("micro_batch", 1.0), recompute=str(recompute),
+                        micro_batch=given.get("micro_batch", 1.0),
+                        recompute=str(recompute),
                     )
 
 
@@ -184,7 +195,12 @@ def _powers(most: float) -> list[float]:
 
 
 def _widen(
-    model: ModelSpec, weights: Weights, workload: Workload, cluster: Cluster, plan: Plan, given: dict[str, Any],
+    model: ModelSpec,
+    weights: Weights,
+    workload: Workload,
+    cluster: Cluster,
+    plan: Plan,
+    given: dict[str, Any],
     context_bytes: float,
 ) -> Plan:
     """Larger micro-batches while they fit: fewer, larger kernels; up to 16,384 tokens."""

@@ -64,10 +64,17 @@ def _lower(model: ModelSpec, tokens: Tokens, mtp: bool) -> Iterator[Op]:
     for table in model.embeddings:
         sequences, queries, _ = shapes[table.stack]
         yield Op(
-            f"{table.stack}.{table.name}", "embedding", "embedding", 1.0,
-            m=sequences * queries * table.lookups, n=table.width, copies=1.0,
+            f"{table.stack}.{table.name}",
+            "embedding",
+            "embedding",
+            1.0,
+            m=sequences * queries * table.lookups,
+            n=table.width,
+            copies=1.0,
             weight_elements=0.0 if table.tied else table.rows * table.width,
-            group="embedding", shard="column", stack=table.stack,
+            group="embedding",
+            shard="column",
+            stack=table.stack,
         )
     for conv in model.convs:
         sequences, queries, _ = shapes[conv.stack]
@@ -86,8 +93,13 @@ def _lower(model: ModelSpec, tokens: Tokens, mtp: bool) -> Iterator[Op]:
     positions = queries if tokens.logits is None else tokens.logits
     if model.vector_params:
         yield Op(
-            "decoder.final_norm", "norm", "elementwise", 1.0, m=sequences * queries,
-            weight_elements=model.vector_params, elements=sequences * queries * model.hidden * 2.0,
+            "decoder.final_norm",
+            "norm",
+            "elementwise",
+            1.0,
+            m=sequences * queries,
+            weight_elements=model.vector_params,
+            elements=sequences * queries * model.hidden * 2.0,
         )
     for linear in model.head:
         yield _gemm("decoder.head", "head", linear, 1.0, sequences * positions, "decoder")
@@ -147,27 +159,47 @@ def _linears(block: Block, part: str, linears: tuple[Linear, ...], m: float) -> 
         yield _gemm(f"{block.stack}.{part}", part, linear, block.count, m, block.stack)
 
 
-def _gemm(prefix: str, part: str, linear: Linear, count: float, m: float, stack: str, copies: float = 1.0,
-          active: float = 1.0) -> Op:
+def _gemm(
+    prefix: str, part: str, linear: Linear, count: float, m: float, stack: str, copies: float = 1.0, active: float = 1.0
+) -> Op:
     weights = linear.in_features * linear.out_features
     own = 0.0 if linear.tied else weights
     return Op(
-        f"{prefix}.{linear.name}", part, "gemm", count,
-        m=m * active, n=linear.out_features, k=linear.in_features, copies=copies, active=active,
+        f"{prefix}.{linear.name}",
+        part,
+        "gemm",
+        count,
+        m=m * active,
+        n=linear.out_features,
+        k=linear.in_features,
+        copies=copies,
+        active=active,
         weight_elements=own + (linear.out_features if linear.bias else 0.0),
-        group=linear.group, shard=linear.shard, stack=stack,
+        group=linear.group,
+        shard=linear.shard,
+        stack=stack,
     )
 
 
 def _vectors(block: Block, part: str, weights: float, m: float, elements: float) -> Op:
     return Op(
-        f"{block.stack}.{part}.elementwise", part, "elementwise", block.count,
-        m=m, weight_elements=weights, elements=elements, stack=block.stack,
+        f"{block.stack}.{part}.elementwise",
+        part,
+        "elementwise",
+        block.count,
+        m=m,
+        weight_elements=weights,
+        elements=elements,
+        stack=block.stack,
     )
 
 
 def _attention(
-    block: Block, layer: Attention, sequences: float, queries: float, keys: float,
+    block: Block,
+    layer: Attention,
+    sequences: float,
+    queries: float,
+    keys: float,
     encoder: tuple[float, float, float],
 ) -> Iterator[Op]:
     tokens = sequences * queries
@@ -182,30 +214,70 @@ def _attention(
         sequences, queries, keys = tokens / layer.split, layer.split, layer.split
     keys = layer.table or (encoder[2] if layer.cross else keys)
     yield Op(
-        f"{block.stack}.attention.core", "attention", "attention", block.count,
-        m=tokens, sequences=sequences, queries=queries, keys=keys,
-        heads=layer.heads, kv_heads=layer.kv_heads, key_size=layer.key_size, value_size=layer.value_size,
-        window=layer.window, selected=inf if layer.compressed else layer.selected,
-        causal=layer.causal and not layer.cross, cross=layer.cross,
-        cache_elements=layer.cache_elements, latent=layer.latent, shard="heads", stack=block.stack,
+        f"{block.stack}.attention.core",
+        "attention",
+        "attention",
+        block.count,
+        m=tokens,
+        sequences=sequences,
+        queries=queries,
+        keys=keys,
+        heads=layer.heads,
+        kv_heads=layer.kv_heads,
+        key_size=layer.key_size,
+        value_size=layer.value_size,
+        window=layer.window,
+        selected=inf if layer.compressed else layer.selected,
+        causal=layer.causal and not layer.cross,
+        cross=layer.cross,
+        cache_elements=layer.cache_elements,
+        latent=layer.latent,
+        shard="heads",
+        stack=block.stack,
     )
     stride = layer.compressed or 1.0
     if layer.compressed:
         # The same queries also see the compressed keys; one softmax runs over both.
         yield Op(
-            f"{block.stack}.attention.compressed", "attention", "attention", block.count,
-            m=tokens, sequences=sequences, queries=queries, keys=keys, stride=stride,
-            heads=layer.heads, kv_heads=layer.kv_heads, key_size=layer.key_size, value_size=layer.value_size,
-            selected=layer.selected * stride, causal=layer.causal,
-            cache_elements=layer.cache_elements / stride, latent=layer.latent, shard="heads", stack=block.stack,
+            f"{block.stack}.attention.compressed",
+            "attention",
+            "attention",
+            block.count,
+            m=tokens,
+            sequences=sequences,
+            queries=queries,
+            keys=keys,
+            stride=stride,
+            heads=layer.heads,
+            kv_heads=layer.kv_heads,
+            key_size=layer.key_size,
+            value_size=layer.value_size,
+            selected=layer.selected * stride,
+            causal=layer.causal,
+            cache_elements=layer.cache_elements / stride,
+            latent=layer.latent,
+            shard="heads",
+            stack=block.stack,
         )
     if layer.indexer_heads:
         # A score per head and key, then the heads' weighted sum.
         yield Op(
-            f"{block.stack}.attention.indexer", "attention", "attention", block.count,
-            m=tokens, sequences=sequences, queries=queries, keys=keys, stride=stride, heads=layer.indexer_heads,
-            kv_heads=1.0, key_size=layer.indexer_size, value_size=layer.indexer_value_size, causal=True,
-            cache_elements=layer.indexer_cache_elements / stride, stack=block.stack,
+            f"{block.stack}.attention.indexer",
+            "attention",
+            "attention",
+            block.count,
+            m=tokens,
+            sequences=sequences,
+            queries=queries,
+            keys=keys,
+            stride=stride,
+            heads=layer.indexer_heads,
+            kv_heads=1.0,
+            key_size=layer.indexer_size,
+            value_size=layer.indexer_value_size,
+            causal=True,
+            cache_elements=layer.indexer_cache_elements / stride,
+            stack=block.stack,
         )
     width = layer.heads * layer.key_size + layer.kv_heads * (layer.key_size + layer.value_size)
     yield _vectors(block, "attention", layer.vector_params, tokens, tokens * width * 2.0)
@@ -216,17 +288,37 @@ def _recurrent(block: Block, layer: Recurrent, sequences: float, queries: float)
     yield from _linears(block, "recurrent", layer.projections, tokens)
     if layer.conv_channels:
         yield Op(
-            f"{block.stack}.recurrent.conv", "recurrent", "conv", block.count,
-            m=tokens, n=layer.conv_channels, k=layer.conv_kernel, sequences=sequences, queries=queries,
+            f"{block.stack}.recurrent.conv",
+            "recurrent",
+            "conv",
+            block.count,
+            m=tokens,
+            n=layer.conv_channels,
+            k=layer.conv_kernel,
+            sequences=sequences,
+            queries=queries,
             weight_elements=layer.conv_channels * (layer.conv_kernel + (1.0 if layer.conv_bias else 0.0)),
-            elements=tokens * layer.conv_channels * 2.0, shard="column", stack=block.stack,
+            elements=tokens * layer.conv_channels * 2.0,
+            shard="column",
+            stack=block.stack,
         )
     if layer.heads:
         yield Op(
-            f"{block.stack}.recurrent.scan", "recurrent", "scan", block.count,
-            m=tokens, sequences=sequences, queries=queries, heads=layer.heads, key_size=layer.key_size,
-            value_size=layer.value_size, groups=layer.groups, form=layer.kind, chunk=layer.chunk,
-            shard="heads", stack=block.stack,
+            f"{block.stack}.recurrent.scan",
+            "recurrent",
+            "scan",
+            block.count,
+            m=tokens,
+            sequences=sequences,
+            queries=queries,
+            heads=layer.heads,
+            key_size=layer.key_size,
+            value_size=layer.value_size,
+            groups=layer.groups,
+            form=layer.kind,
+            chunk=layer.chunk,
+            shard="heads",
+            stack=block.stack,
         )
     yield _vectors(block, "recurrent", layer.vector_params, tokens, tokens * layer.heads * layer.value_size * 4.0)
 
@@ -234,20 +326,33 @@ def _recurrent(block: Block, layer: Recurrent, sequences: float, queries: float)
 def _experts(block: Block, layer: Experts, tokens: float) -> Iterator[Op]:
     yield from _linears(block, "router", layer.router, tokens)
     for linear in layer.projections:
-        yield _gemm(f"{block.stack}.expert", "expert", linear, block.count, tokens, block.stack,
-                    copies=layer.experts, active=layer.active)
+        yield _gemm(
+            f"{block.stack}.expert",
+            "expert",
+            linear,
+            block.count,
+            tokens,
+            block.stack,
+            copies=layer.experts,
+            active=layer.active,
+        )
     yield from _linears(block, "shared_expert", layer.shared, tokens)
     inner = (layer.width * layer.active + layer.shared_width) * (3.0 if layer.gated else 2.0)
-    yield _vectors(block, "expert", layer.vector_params, tokens,
-                   tokens * (inner + layer.active * block.hidden * 4.0))
+    yield _vectors(block, "expert", layer.vector_params, tokens, tokens * (inner + layer.active * block.hidden * 4.0))
 
 
 def _convolution(conv: Convolution, outputs: float) -> Op:
     return Op(
-        f"{conv.stack}.{conv.name}", "vision", "conv", 1.0,
-        m=outputs, n=conv.out_channels, k=conv.in_channels * conv.kernel,
+        f"{conv.stack}.{conv.name}",
+        "vision",
+        "conv",
+        1.0,
+        m=outputs,
+        n=conv.out_channels,
+        k=conv.in_channels * conv.kernel,
         weight_elements=conv.out_channels * (conv.in_channels * conv.kernel + (1.0 if conv.bias else 0.0)),
-        group="vision", stack=conv.stack,
+        group="vision",
+        stack=conv.stack,
     )
 
 
@@ -288,6 +393,19 @@ def active_parameter_count(ops: tuple[Op, ...]) -> float:
         op.count * (op.active if op.copies > 1.0 else op.copies) * op.weight_elements
         for op in ops
         if not (reads and op.stack == "vision")
+    )
+
+
+def model_flop(ops: tuple[Op, ...]) -> float:
+    """FLOPs of one forward pass as MFU counts them: attention as the square of what a query can reach.
+
+    Like `forward_flop`, causal masks are not subtracted; unlike it, a window or a sparse selection is.
+    """
+    return sum(
+        op.count
+        * counted_flop(op)
+        * (min(op.keys, op.window, op.selected) / op.keys if op.kind == "attention" else 1.0)
+        for op in ops
     )
 
 

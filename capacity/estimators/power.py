@@ -22,9 +22,11 @@ def power_of(cluster: Cluster, compute_utilisation: float, memory_utilisation: f
     """Power the cluster draws from the grid."""
     tdp = cluster.device.tdp_w if cluster.device.tdp_w is not None else DEFAULT_TDP_W
     each = energy.device_power_w(
-        tdp, sourced(IDLE_SHARE * factor, "idle share", "published power measurements", "default"),
+        tdp,
+        sourced(IDLE_SHARE * factor, "idle share", "published power measurements", "default"),
         sourced(BUSY_SHARE * factor, "busy share", "published power measurements", "default"),
-        compute_utilisation, memory_utilisation,
+        compute_utilisation,
+        memory_utilisation,
     )
     return energy.site_power_w(
         each, sourced(float(cluster.devices), "devices"), cluster.host_w, float(cluster.nodes), cluster.pue

@@ -74,10 +74,20 @@ class Pricer(Record):
         matrices = op.copies if touched is None else touched
         moved = traffic.gemm_bytes(m, n, k, matrices, self.group_bytes(op.group), self.bytes_per_activation)
         return gemm.gemm_time_s(
-            sourced(m, f"rows of {op.name}"), sourced(n, f"outputs of {op.name}"), sourced(k, f"inputs of {op.name}"),
-            matrices, moved, peak, self.device.memory_bytes_per_s,
-            shares.share_of_peak * self.sustained, shares.share_of_bandwidth,
-            self.profile.depth_half, self.profile.wave_weight, self.device.multiprocessors or 100.0, shares.launch_s,
+            sourced(m, f"rows of {op.name}"),
+            sourced(n, f"outputs of {op.name}"),
+            sourced(k, f"inputs of {op.name}"),
+            matrices,
+            moved,
+            peak,
+            self.device.memory_bytes_per_s,
+            shares.share_of_peak * self.sustained,
+            shares.share_of_bandwidth,
+            self.profile.depth_half,
+            self.profile.wave_weight,
+            self.device.multiprocessors or 100.0,
+            shares.launch_s,
+            self.profile.least_rows,
         )
 
     def attention_s(self, op: Op) -> float:
@@ -85,8 +95,7 @@ class Pricer(Record):
         dtype = "bf16" if self.dtype not in ("fp32", "tf32", "fp16") else self.dtype
         peak, _ = peak_flop_per_s(self.device, dtype)
         seen = flops.mean_visible_keys(op.queries, op.keys, op.window, float(op.causal))
-        if op.selected < seen:
-            seen = op.selected
+        seen = min(seen, op.selected)
         work = flops.visible_attention_flop(
             op.sequences, op.queries, seen / op.stride, op.heads, op.key_size, op.value_size
         )
@@ -94,10 +103,15 @@ class Pricer(Record):
         cache = op.sequences * span * self._cache_width(op) * self.bytes_per_kv
         queries = op.sequences * op.queries * op.heads * (op.key_size + op.value_size) * self.bytes_per_activation
         return attention.attention_time_s(
-            work, cache + queries, op.queries, peak, self.device.memory_bytes_per_s,
+            work,
+            cache + queries,
+            op.queries,
+            peak,
+            self.device.memory_bytes_per_s,
             self.profile.prefill_share_of_peak * self.sustained * self.attention_share,
             self.profile.decode_share_of_bandwidth,
-            self.profile.queries_half if op.queries > 1.0 else 0.0, self.profile.attention_launch_s,
+            self.profile.queries_half if op.queries > 1.0 else 0.0,
+            self.profile.attention_launch_s,
         )
 
     @staticmethod
@@ -107,8 +121,11 @@ class Pricer(Record):
     def memory_s(self, moved_bytes: float, launches: float, effort: float = 1.0) -> float:
         """Time of element-wise work; `effort` scales bytes for kernels that are not fused."""
         return memory_bound.memory_bound_time_s(
-            moved_bytes * effort, self.device.memory_bytes_per_s, self.profile.elementwise_share_of_bandwidth,
-            launches, self.profile.elementwise_launch_s,
+            moved_bytes * effort,
+            self.device.memory_bytes_per_s,
+            self.profile.elementwise_share_of_bandwidth,
+            launches,
+            self.profile.elementwise_launch_s,
         )
 
     def scan_s(self, op: Op) -> float:
@@ -121,7 +138,13 @@ class Pricer(Record):
         moved = op.sequences * op.queries * width * self.bytes_per_activation + state * min(chunks, 2.0)
         peak, _ = peak_flop_per_s(self.device, "bf16")
         return attention.attention_time_s(
-            work, moved, op.queries, peak, self.device.memory_bytes_per_s,
-            self.profile.prefill_share_of_peak * self.sustained * 0.5, self.profile.decode_share_of_bandwidth * 0.75,
-            0.0, self.profile.attention_launch_s * (1.0 if op.queries == 1.0 else 3.0),
+            work,
+            moved,
+            op.queries,
+            peak,
+            self.device.memory_bytes_per_s,
+            self.profile.prefill_share_of_peak * self.sustained * 0.5,
+            self.profile.decode_share_of_bandwidth * 0.75,
+            0.0,
+            self.profile.attention_launch_s * (1.0 if op.queries == 1.0 else 3.0),
         )

@@ -5,93 +5,48 @@ from __future__ import annotations
 from math import inf
 
 from capacity.errors import InputError
-from capacity.estimators import feeding, layout
+from capacity.estimators import feeding
 from capacity.estimators.case import FORMATS, default_format, read_format
 from capacity.estimators.composed import composed_interval
 from capacity.estimators.intervals import Uncertain, Value, with_intervals
 from capacity.estimators.lowering import Tokens, active_parameter_count, lower, model_flop
 from capacity.estimators.power import emissions, power_of
-from capacity.estimators.pricing import Pricer, peak_flop_per_s
+from capacity.estimators.pricing import peak_flop_per_s
+from capacity.estimators.replica import (
+    ENGINE_SHARE,
+    KEPT_GROUPS,
+    PERSONAL,
+    fewest_replica,
+    first_token_s,
+    load_replica,
+    room_of,
+    step_table,
+)
 from capacity.estimators.rigs import rivals
-from capacity.estimators.serving_time import FRONT_END_PER_TOKEN_S, FRONT_END_S, decode_step, prefill
-from capacity.estimators.sharding import shard
-from capacity.estimators.training_time import Network
 from capacity.formula import scaled, sourced, total
-from capacity.formulas import energy, memory, money, schedule, traffic
-from capacity.record import Record, replace
+from capacity.formulas import energy, money, schedule, traffic
+from capacity.record import replace
 from capacity.spec.estimate import Section
 from capacity.spec.plan import Plan
-from capacity.spec.workload import Workload
+from capacity.spec.workload import Precision, Workload
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from capacity.estimators.case import Case
-    from capacity.spec.device import Cluster
-    from capacity.spec.model import ModelSpec
+    from capacity.estimators.intervals import Account
+    from capacity.estimators.replica import Load
     from capacity.spec.op import Op
-
-# Engines set this share of memory aside for weights, cache and activations.
-ENGINE_SHARE = 0.92
-# Groups that quantised checkpoints leave at 16 bits.
-KEPT_GROUPS = ("embedding", "head", "router")
-# Machines of one person, where models are run for one user and in 4 bits.
-PERSONAL = ("consumer", "laptop", "embedded", "phone")
-# Tokens of one step's activations that must fit beside weights and cache.
-ACTIVATION_TOKENS = 8192.0
-# A recurrence keeps its state in fp32.
-STATE_BYTES = 4.0
-# Buffers of the collectives of a replica on several devices.
-COMMUNICATOR_BYTES = 0.5e9
-
-
-class Room(Record):
-    """What one device has for requests: bytes left beside the fixed parts, and what one request of a context takes.
-
-    token_bytes: KV cache per token, averaged over the context (a window keeps less); state_bytes: of a recurrence.
-    """
-
-    left_bytes: float
-    token_bytes: float
-    state_bytes: float
-    context: float
-
-    @property
-    def request_bytes(self) -> float:
-        """Bytes of one whole request."""
-        return self.token_bytes * self.context + self.state_bytes
-
-    @property
-    def requests(self) -> float:
-        """Requests that fit: any number where a request keeps nothing."""
-        return schedule.held_requests(self.left_bytes, self.request_bytes) if self.request_bytes else inf
-
-
-class Load(Record):
-    """One replica at a steady load: memory parts, times by part, and what follows."""
-
-    model: ModelSpec
-    workload: Workload
-    plan: Plan
-    cluster: Cluster
-    word: str
-    widths: dict[str, float]
-    memory: dict[str, float]
-    fits: bool
-    step: dict[str, float]
-    prompt: dict[str, float]
-    running: float
-    room: Room
 
 
 def serving_section(case: Case) -> tuple[Section, dict[str, dict[str, float]]]:
     """The verdict, quantities and breakdowns of serving, and what makes their intervals."""
     workload, word, widths = _workload(case)
-    load = _load(case, case.model, workload, case.cluster, word, widths)
+    load = load_replica(case, case.model, workload, case.cluster, word, widths)
     variants = tuple(
-        _account(case, _load(case, shape, workload, case.cluster, word, widths, plan=load.plan))({})
+        _account(case, load_replica(case, shape, workload, case.cluster, word, widths, plan=load.plan))({})
         for shape in case.shapes
     )
     quantities, sensitivities = with_intervals(_account(case, load), _uncertain(case), variants)
@@ -116,7 +71,7 @@ def serving_section(case: Case) -> tuple[Section, dict[str, dict[str, float]]]:
 def serving_values(case: Case) -> dict[str, float]:
     """Every quantity's mid value, traced when a ledger is open."""
     workload, word, widths = _workload(case)
-    load = _load(case, case.model, workload, case.cluster, word, widths)
+    load = load_replica(case, case.model, workload, case.cluster, word, widths)
     values = {name: value.mid for name, value in _account(case, load)({}).items()}
     return values | {f"memory.{k}": v for k, v in load.memory.items()} | {f"time.{k}": v for k, v in load.step.items()}
 
@@ -124,11 +79,32 @@ def serving_values(case: Case) -> dict[str, float]:
 def _workload(case: Case) -> tuple[Workload, str, dict[str, float]]:
     """The load, the weight format's name and the stored bytes of a weight by precision group."""
     take, note = case.assumptions.take, case.assumptions.note
-    prompt = take("prompt length", case.number("prompt_len", "1", 1.0, 1e8, whole=True), 1024.0, "1", "a usual chat turn")
-    output = take("output length", case.number("output_len", "1", 1.0, 1e7, whole=True), 256.0, "1", "a usual answer")
+    generates, longest = feeding.generates(case.model), feeding.longest(case.model) or inf
+    usual = min(1024.0, longest * 0.75 // 1.0) if generates else min(512.0, longest)
+    prompt = take(
+        "prompt length",
+        case.number("prompt_len", "1", 1.0, 1e8, whole=True),
+        usual,
+        "1",
+        "a usual chat turn" if generates else "what the model reads at once",
+    )
+    output = 0.0
+    if generates:
+        output = take(
+            "output length",
+            case.number("output_len", "1", 1.0, 1e7, whole=True),
+            min(256.0, longest - usual),
+            "1",
+            "a usual answer",
+        )
     personal = case.cluster.device.segment in PERSONAL
-    concurrency = take("concurrency", case.number("concurrency", "1", 1.0, 1e6, whole=True), 1.0 if personal else 16.0,
-                       "1", "one user" if personal else "requests in flight per replica")
+    concurrency = take(
+        "concurrency",
+        case.number("concurrency", "1", 1.0, 1e6, whole=True),
+        1.0 if personal else 16.0,
+        "1",
+        "one user" if personal else "requests in flight per replica",
+    )
     asked = case.request.get("precision")
     checkpoint = case.model.weight_bits
     if asked is None and checkpoint:
@@ -143,165 +119,43 @@ def _workload(case: Case) -> tuple[Workload, str, dict[str, float]]:
         widths = {"": bits / 8.0}
         if bits < 16.0:
             widths |= dict.fromkeys(KEPT_GROUPS, 2.0)
-        note("serving precision", word, "", "user" if asked else "default", "embeddings and head kept at 16 bits"
-             if bits < 16.0 else "")
-    _, kv_bits, _ = read_format("--kv-precision", case.request.get("kv_precision"), "bf16")
-    note("KV cache precision", case.request.get("kv_precision", "bf16"), "",
-         "user" if "kv_precision" in case.request else "default")
-    from capacity.spec.workload import Precision
-
-    precision = Precision(widths[""] * 8.0, 16.0, 0.0, 0.0, kv_bits, FORMATS[word][1])
-    return Workload(mode="serve", prompt_len=prompt, output_len=output, concurrency=concurrency,
-                    precision=precision), word, widths
-
-
-def _plan(case: Case, model: ModelSpec, workload: Workload, cluster: Cluster, widths: dict[str, float]) -> Plan:
-    """The user's layout, or the fewest devices (a power of two) that hold weights and the asked-for requests."""
-    fixed = {name: case.number(name, "1", 1.0, 4096.0, whole=True) for name in ("tp", "pp", "ep", "dp")}
-    tp, pp, ep, dp = (fixed[name] for name in ("tp", "pp", "ep", "dp"))
-    devices = case.devices if "serve" in case.modes and len(case.modes) == 1 else None
-    if tp is None and pp is None and devices is None:
-        fewest = _fewest(case, model, workload, cluster, widths)
-        tp = fewest.tp if fewest else _most_tp(model, cluster)
-        pp = fewest.pp if fewest else 1.0
-    elif tp is None:
-        if devices is not None:
-            room = devices / ((pp or 1.0) * (dp or 1.0))
-            tp = _most_tp(model, cluster, room)
-        else:
-            tp = 1.0
-    tp, pp = tp or 1.0, pp or 1.0
-    replicas = dp or (max(devices // (tp * pp), 1.0) if devices is not None else 1.0)
-    plan = Plan(dp=replicas, tp=tp, pp=pp, ep=ep or 1.0)
-    layout.check(model, replace(plan, ep=1.0), plan.devices)
-    if devices is not None and plan.devices != devices:
-        raise InputError(
-            f"{devices:g} devices do not split into replicas of tp {tp:g} x pp {pp:g}; "
-            f"use a multiple of {tp * pp:g} or give --tp and --pp"
+        note(
+            "serving precision",
+            word,
+            "",
+            "user" if asked else "default",
+            "embeddings and head kept at 16 bits" if bits < 16.0 else "",
         )
-    if plan.tp > 1.0 and plan.tp > max(cluster.devices_per_node, 1) * 8:
-        raise InputError(f"tensor parallelism {plan.tp:g} spans more than 8 nodes of {cluster.devices_per_node}; use --pp")
-    return plan
-
-
-def _most_tp(model: ModelSpec, cluster: Cluster, room: float | None = None) -> float:
-    most = float(cluster.devices_per_node) if room is None else min(room, float(cluster.devices_per_node))
-    tp = 1.0
-    while tp * 2.0 <= most and layout.divides_heads(model, tp * 2.0) and (room is None or room % (tp * 2.0) == 0.0):
-        tp *= 2.0
-    return tp
-
-
-def _fewest(
-    case: Case, model: ModelSpec, workload: Workload, cluster: Cluster, widths: dict[str, float]
-) -> Plan | None:
-    """The smallest replica that holds the weights and one request, inside a node first, then over a pipeline."""
-    for plan in _replicas(model, cluster):
-        room = _room(case, model, workload, plan, cluster, widths)[1]
-        if room.left_bytes > 0.0 and room.requests >= 1.0:
-            return plan
-    return None
-
-
-def _replicas(model: ModelSpec, cluster: Cluster) -> Iterator[Plan]:
-    tp = 1.0
-    while tp <= cluster.devices_per_node:
-        if layout.divides_heads(model, tp):
-            yield Plan(tp=tp)
-        tp *= 2.0
-    tp, pp = _most_tp(model, cluster), 2.0
-    while pp <= min(64.0, feeding.layer_count(model)):
-        yield Plan(tp=tp, pp=pp)
-        pp *= 2.0
-
-
-def _room(
-    case: Case, model: ModelSpec, workload: Workload, plan: Plan, cluster: Cluster, widths: dict[str, float]
-) -> tuple[dict[str, float], Room]:
-    """Fixed memory parts of a device, and what it has left for requests."""
-    context = workload.prompt_len + workload.output_len
-    table = _step_table(model, 1.0, context)
-    kv_width = workload.precision.kv_bits / 8.0
-    weights: dict[str, float] = {}
-    cache = state = 0.0
-    for whole in table:
-        op = shard(whole, plan.tp, plan.ep)
-        stages = 1.0 if whole.kind == "embedding" or whole.part == "head" else plan.pp
-        width = widths.get(op.group or "", widths[""]) if op.kind in ("gemm", "embedding", "conv") else 2.0
-        elements = whole.count * op.copies * op.weight_elements
-        weights[whole.part] = weights.get(whole.part, 0.0) + memory.weight_bytes(elements, width, stages)
-        if op.kind == "attention":
-            held = memory.cached_tokens(1.0, op.keys, op.window)
-            cache += whole.count * held * op.cache_elements / plan.pp * kv_width
-        elif op.kind == "scan":
-            state += whole.count * op.heads * op.key_size * op.value_size * STATE_BYTES / plan.pp
-    parts = {"weights": total(weights)}
-    widest = max((op.n for op in table if op.kind == "gemm" and op.part != "head"), default=model.hidden)
-    batch_tokens = min(ACTIVATION_TOKENS, workload.prompt_len * workload.concurrency)
-    parts["activations"] = memory.ffn_activation_bytes(batch_tokens, widest, 2.0, plan.tp, 2.0)
-    groups = COMMUNICATOR_BYTES if plan.tp * plan.pp > 1.0 else 0.0
-    parts["runtime"] = sourced(case.profile.context_bytes + groups, "runtime context")
-    left = ENGINE_SHARE * cluster.device.memory_bytes - sum(parts.values())
-    return parts, Room(max(left, 0.0), cache / context, state, context)
-
-
-def _step_table(model: ModelSpec, sequences: float, context: float) -> tuple[Op, ...]:
-    """Ops of one decode step at a context; of a whole pass for models that do not generate."""
-    if not feeding.generates(model):
-        return lower(model, feeding.feed(model, sequences, context))
-    return lower(model, Tokens(sequences=sequences, queries=1.0, past=context - 1.0, encoder=context, encoded=True))
-
-
-def _load(
-    case: Case, model: ModelSpec, workload: Workload, cluster: Cluster, word: str, widths: dict[str, float],
-    plan: Plan | None = None,
-) -> Load:
-    plan = plan or _plan(case, model, workload, cluster, widths)
-    per_node = min(cluster.devices_per_node, int(plan.devices))
-    # A replica on part of a node answers for that part of the host.
-    host = cluster.host_w * per_node / cluster.devices_per_node
-    cluster = replace(
-        cluster, devices_per_node=per_node, nodes=max(int(-(-plan.devices // per_node)), 1), host_w=host
+    _, kv_bits, _ = read_format("--kv-precision", case.request.get("kv_precision"), "bf16")
+    note(
+        "KV cache precision",
+        case.request.get("kv_precision", "bf16"),
+        "",
+        "user" if "kv_precision" in case.request else "default",
     )
-    parts, room = _room(case, model, workload, plan, cluster, widths)
-    held = room.requests
-    fits = room.left_bytes > 0.0 and held >= 1.0
-    running = schedule.running_sequences(workload.concurrency, held) if fits else 1.0
-    parts["KV cache"] = memory.kv_cache_bytes(running * room.context, room.token_bytes, 1.0)
-    if room.state_bytes:
-        parts["recurrent state"] = scaled(room.state_bytes, running)
-    wide = frozenset(group for group, width in widths.items() if width >= 2.0) if widths[""] < 2.0 else frozenset()
-    pricer = Pricer(
-        cluster.device, case.profile, FORMATS[word][1], widths, 2.0, workload.precision.kv_bits / 8.0, wide=wide
+    precision = Precision(widths[""] * 8.0, 16.0, 0.0, 0.0, kv_bits, FORMATS[word][1])
+    return (
+        Workload(mode="serve", prompt_len=prompt, output_len=output, concurrency=concurrency, precision=precision),
+        word,
+        widths,
     )
-    network = Network.of(cluster, case.profile)
-    if feeding.generates(model):
-        step = decode_step(model, plan, network, pricer, running, workload.prompt_len + workload.output_len / 2.0)
-        prompt = prefill(model, plan, network, pricer, 1.0, workload.prompt_len)
-    else:
-        prompt = step = prefill(model, plan, network, pricer, running, workload.prompt_len)
-    return Load(model, workload, plan, cluster, word, widths, parts, fits, step, prompt, running, room)
 
 
-def _account(case: Case, load: Load) -> Any:
+def _account(case: Case, load: Load) -> Account:
     """From priced parts to quantities, for given factors on what is uncertain."""
-    workload, cluster, plan = load.workload, load.cluster, load.plan
-    table = _step_table(load.model, load.running, workload.prompt_len + workload.output_len / 2.0)
-    flop_token = model_flop(table) / load.running
-    peak, _ = peak_flop_per_s(cluster.device, FORMATS[load.word][1])
-    weights = load.memory["weights"]
+    return _generation(case, load) if feeding.generates(load.model) else _one_pass(case, load)
+
+
+def _generation(case: Case, load: Load) -> Account:
+    """A model that writes its answer token by token, in a batch that refills as requests finish."""
+    workload, plan = load.workload, load.plan
+    context = workload.prompt_len + workload.output_len / 2.0
+    table = step_table(load.model, load.running, context)
     step_mid, prompt_mid = total(load.step), total(load.prompt)
-    cache_read = load.running * (workload.prompt_len + workload.output_len / 2.0) * load.room.token_bytes
-    cache_read += load.running * load.room.state_bytes * 2.0
-    hit = 1.0
-    for op in table:
-        if op.copies != 1.0:
-            hit = traffic.experts_touched(op.copies, op.active, load.running) / op.copies
-    active = active_parameter_count(lower(load.model, Tokens()))
-    moved = weights * hit + cache_read
-    replicas = plan.dp
-    whole = _room(case, load.model, workload, Plan(), cluster, load.widths)[1]
-    fewest = _fewest(case, load.model, workload, case.cluster, load.widths)
+    kept = load.running * (context * load.room.token_bytes + load.room.state_bytes * 2.0)
+    moved = load.memory["weights"] * _touched(table, load.running) + kept
+    shared = _shared(case, load, table, moved)
+    whole = room_of(case, load.model, workload, Plan(), load.cluster, load.widths)[1]
 
     def quantities(factor: Mapping[str, float]) -> dict[str, Value]:
         step = scaled(step_mid, factor.get("decode time", 1.0))
@@ -310,16 +164,11 @@ def _account(case: Case, load: Load) -> Any:
             step, prompt, sourced(workload.output_len, "output length"), load.running
         )
         first = first_token_s(load, step, prompt, token)
-        waiting = max(workload.concurrency / load.running - 1.0, 0.0)
         request = schedule.request_time_s(first, token, workload.output_len)
-        first = first + waiting * request
-        rate = schedule.requests_per_s(scaled(load.running, replicas), request)
+        # Requests beyond those that memory holds wait for a whole one to finish.
+        first = first + max(workload.concurrency / load.running - 1.0, 0.0) * request
+        rate = schedule.requests_per_s(scaled(load.running, plan.dp), request)
         output_rate = rate * workload.output_len
-        share = min(moved / (step * cluster.device.memory_bytes_per_s), 1.0)
-        used = min(flop_token * load.running / (step * plan.tp * plan.pp * peak), 1.0)
-        watts = power_of(cluster, used, share, factor.get("power", 1.0))
-        per_token_j = energy.energy_j(watts, 1.0 / output_rate)
-        held = scaled(total(load.memory), factor.get("memory", 1.0))
         values = {
             "ttft": Value(first, "s", "time to first token, loaded"),
             "tpot": Value(token, "s", "time per output token, loaded"),
@@ -329,30 +178,90 @@ def _account(case: Case, load: Load) -> Any:
             "requests_per_s": Value(rate, "1/s", "finished requests, all replicas"),
             "prefill_tokens_per_s": Value(workload.prompt_len / prompt, "1/s", "of one prompt alone"),
             "running": Value(load.running, "1", "requests decoded together, each replica"),
-            "device_memory": Value(cluster.device.memory_bytes, "byte", "of one device, as its vendor states it"),
-            "memory_per_device": Value(held, "byte", "weights, KV cache, activations, runtime"),
             "kv_bytes_per_token": Value(whole.token_bytes, "byte", "averaged over the context, before sharding"),
             "state_bytes_per_request": Value(whole.state_bytes, "byte", "of recurrent layers, before sharding"),
-            "most_concurrent": Value(load.room.requests, "1", "requests of this length that fit, each replica"),
-            "longest_context": Value(_longest_context(load), "1", "tokens of a single request"),
-            "flop_per_token": Value(flop_token, "FLOP", "one output token at mid-answer"),
+        }
+        if load.room.requests < inf:
+            values["most_concurrent"] = Value(load.room.requests, "1", "requests of this length that fit, each replica")
+        if longest := _longest_context(load):
+            values["longest_context"] = Value(longest, "1", "tokens of a single request")
+        return values | shared(factor, step, output_rate, "token", "output tokens, prompts included")
+
+    return quantities
+
+
+def _one_pass(case: Case, load: Load) -> Account:
+    """A model that answers in one forward pass: an encoder, a classifier of pictures."""
+    workload, plan = load.workload, load.plan
+    table = step_table(load.model, load.running, workload.prompt_len)
+    batch_mid = total(load.prompt)
+    item = "image" if feeding.sees_only(load.model) else "request"
+    moved = sum(op.count * op.elements * 2.0 for op in table) / plan.tp + load.memory["weights"]
+    shared = _shared(case, load, table, moved)
+
+    def quantities(factor: Mapping[str, float]) -> dict[str, Value]:
+        batch = scaled(batch_mid, factor.get("prefill time", 1.0))
+        rate = schedule.requests_per_s(scaled(load.running, plan.dp), batch)
+        values = {
+            "latency": Value(batch, "s", f"one batch of {float(load.running):g}"),
+            f"{item}s_per_s": Value(rate, "1/s", "all replicas"),
+        }
+        if item == "request":
+            values["tokens_per_s"] = Value(rate * workload.prompt_len, "1/s", "tokens read, all replicas")
+        return values | shared(factor, batch, rate, item, f"{item}s")
+
+    return quantities
+
+
+def _touched(table: tuple[Op, ...], tokens: float) -> float:
+    """Share of the weights that a step reads: experts nobody chose stay where they are."""
+    read = held = 0.0
+    for op in table:
+        weights = op.count * op.copies * op.weight_elements
+        held += weights
+        hit = traffic.experts_touched(op.copies, op.active, tokens) / op.copies if op.copies != 1.0 else 1.0
+        read += 0.0 if op.kind == "embedding" else weights * hit
+    return read / held
+
+
+def _shared(
+    case: Case, load: Load, table: tuple[Op, ...], moved: float
+) -> Callable[[Mapping[str, float], float, float, str, str], dict[str, Value]]:
+    """What every kind of serving states: memory, work, power, money, for one step and a rate of items."""
+    plan, cluster = load.plan, load.cluster
+    ranks = plan.tp * plan.pp
+    work = model_flop(table)
+    active = active_parameter_count(lower(load.model, Tokens()))
+    peak, _ = peak_flop_per_s(cluster.device, FORMATS[load.word][1])
+    fewest = fewest_replica(case, load.model, load.workload, case.cluster, load.widths)
+
+    def quantities(factor: Mapping[str, float], step: float, rate: float, item: str, note: str) -> dict[str, Value]:
+        share = min(moved / (step * cluster.device.memory_bytes_per_s), 1.0)
+        used = min(work / (step * ranks * peak), 1.0)
+        watts = power_of(cluster, used, share, factor.get("power", 1.0))
+        item_j = energy.energy_j(watts, 1.0 / rate)
+        values = {
+            "device_memory": Value(cluster.device.memory_bytes, "byte", "of one device, as its vendor states it"),
+            "memory_per_device": Value(
+                scaled(total(load.memory), factor.get("memory", 1.0)), "byte", "weights, cache, activations, runtime"
+            ),
+            f"flop_per_{item}": Value(work / load.running, "FLOP", "forward"),
             "active_parameters": Value(active, "1", "a token passes"),
-            "arithmetic_intensity": Value(
-                traffic.arithmetic_intensity(flop_token * load.running / (plan.tp * plan.pp), moved),
-                "FLOP/byte", "of a decode step",
-            ),
+            "arithmetic_intensity": Value(traffic.arithmetic_intensity(work / ranks, moved), "FLOP/byte", "of a step"),
             "ridge_point": Value(
-                traffic.ridge_point(peak, cluster.device.memory_bytes_per_s), "FLOP/byte", "where bandwidth stops binding"
+                traffic.ridge_point(peak, cluster.device.memory_bytes_per_s),
+                "FLOP/byte",
+                "where bandwidth stops binding",
             ),
-            "bandwidth_share": Value(share, "fraction", "of memory bandwidth in a decode step"),
+            "bandwidth_share": Value(share, "fraction", "of memory bandwidth in a step"),
             "power": Value(watts, "W", "drawn from the grid under this load"),
-            "energy_per_token": Value(per_token_j, "J", "an output token, prompts included"),
-            "carbon_per_million_tokens": Value(emissions(cluster, per_token_j) * 1e6, "g", "output tokens"),
+            f"energy_per_{item}": Value(item_j, "J", note),
+            f"carbon_per_million_{item}s": Value(emissions(cluster, item_j) * 1e6, "g", note),
         }
         if cluster.usd_per_device_hour is not None:
             second = cluster.usd_per_device_hour / 3600.0 * factor.get("price", 1.0)
-            values["cost_per_million_tokens"] = Value(
-                money.usd_per_token(second, plan.devices, output_rate) * 1e6, "USD", "output tokens, prompts included"
+            values[f"cost_per_million_{item}s"] = Value(
+                money.usd_per_token(second, plan.devices, rate) * 1e6, "USD", note
             )
             values["cost_per_hour"] = Value(second * 3600.0 * plan.devices, "USD", "all replicas")
         if fewest is not None:
@@ -362,19 +271,13 @@ def _account(case: Case, load: Load) -> Any:
     return quantities
 
 
-def _longest_context(load: Load) -> float:
-    """Tokens of a single request that has the replica to itself, as far as the model was built for."""
-    built_for = load.model.max_positions or inf
+def _longest_context(load: Load) -> float | None:
+    """Tokens of a single request that has the replica to itself, as far as the model was built for; None without any limit."""
+    built_for = load.model.max_positions or None
     if not load.room.token_bytes:
         return built_for
-    return min(max(load.room.left_bytes - load.room.state_bytes, 0.0) / load.room.token_bytes, built_for)
-
-
-def first_token_s(load: Load, step: float, prompt: float, token: float) -> float:
-    """Time to first token of one request among those running, before any wait for KV cache."""
-    busy = min(load.running * prompt / (token * load.workload.output_len), 0.9)
-    front = sourced(FRONT_END_S + FRONT_END_PER_TOKEN_S * load.workload.prompt_len, "server front end")
-    return schedule.time_to_first_token_s(prompt, step, busy, front)
+    held = max(load.room.left_bytes - load.room.state_bytes, 0.0) / load.room.token_bytes
+    return held if built_for is None else min(held, built_for)
 
 
 def _uncertain(case: Case) -> tuple[Uncertain, ...]:
@@ -393,8 +296,12 @@ def _binding(load: Load) -> str:
     if not load.fits:
         return "memory"
     places = {
-        "weights": "memory bandwidth", "experts": "memory bandwidth", "attention and KV cache": "memory bandwidth",
-        "activations": "memory bandwidth", "recurrent state": "memory bandwidth", "small kernels": "launch latency",
+        "weights": "memory bandwidth",
+        "experts": "memory bandwidth",
+        "attention and KV cache": "memory bandwidth",
+        "activations": "memory bandwidth",
+        "recurrent state": "memory bandwidth",
+        "small kernels": "launch latency",
         "engine": "launch latency",
     }
     kinds: dict[str, float] = {}
@@ -405,14 +312,16 @@ def _binding(load: Load) -> str:
 
 
 def _setting(load: Load) -> str:
-    plan = load.plan
+    plan, work = load.plan, load.workload
     sizes = (("replicas", plan.dp), ("tp", plan.tp), ("pp", plan.pp), ("ep", plan.ep))
     cuts = [f"{name} {size:g}" for name, size in sizes if size > 1.0]
-    load_ = load.workload
-    return (
-        f"{plan.devices:g} x {load.cluster.device.name}; {', '.join([*cuts, load.word])}, "
-        f"{load_.concurrency:g} requests of {load_.prompt_len:g} + {load_.output_len:g} tokens"
-    )
+    if feeding.generates(load.model):
+        asked = f"{work.concurrency:g} requests of {work.prompt_len:g} + {work.output_len:g} tokens"
+    elif feeding.sees_only(load.model):
+        asked = f"batches of {work.concurrency:g} images"
+    else:
+        asked = f"batches of {work.concurrency:g} x {work.prompt_len:g} tokens"
+    return f"{plan.devices:g} x {load.cluster.device.name}; {', '.join([*cuts, load.word, asked])}"
 
 
 def _verdict(load: Load, quantities: Mapping[str, Any]) -> str:
@@ -425,44 +334,57 @@ def _verdict(load: Load, quantities: Mapping[str, Any]) -> str:
         short = max(sum(load.memory.values()) - ENGINE_SHARE * capacity, 0.0)
         fewest = quantities.get("fewest_devices")
         hint = (
-            f"; {fewest.mid:g} devices hold it" if fewest is not None and fewest.mid > load.plan.tp * load.plan.pp
-            else "; quantise it or take a larger device" if fewest is None else ""
+            f"; {fewest.mid:g} devices hold it"
+            if fewest is not None and fewest.mid > load.plan.tp * load.plan.pp
+            else "; quantise it or take a larger device"
+            if fewest is None
+            else ""
         )
         return f"DOES NOT FIT: needs {amount} per device, {format(short, 'byte', binary=True)} too much{hint}"
-    token, rate = quantities["tpot"], quantities["tokens_per_s"]
-    return (
-        f"fits: {amount}; a token every {format(token.mid, 's')}, {format(rate.mid, '1')} tokens/s; "
-        f"bound by {_binding(load)}"
-    )
+    if "tpot" in quantities:
+        pace = (
+            f"a token every {format(quantities['tpot'].mid, 's')}, "
+            f"{format(quantities['tokens_per_s'].mid, '1')} tokens/s"
+        )
+    else:
+        name = next(name for name in quantities if name.endswith("s_per_s"))
+        pace = f"{format(quantities[name].mid, '1')} {name.removesuffix('_per_s')}/s"
+    return f"fits: {amount}; {pace}; bound by {_binding(load)}"
+
+
+# What a row of the comparison shows, under the name it has in JSON.
+_COMPARED = {
+    "memory_per_device": "memory_per_device_bytes",
+    "tpot": "tpot_s",
+    "latency": "latency_s",
+    "tokens_per_s": "tokens_per_s",
+    "images_per_s": "images_per_s",
+    "cost_per_million_tokens": "cost_per_million_tokens_usd",
+    "cost_per_million_requests": "cost_per_million_requests_usd",
+    "cost_per_million_images": "cost_per_million_images_usd",
+}
 
 
 def _alternatives(case: Case, load: Load, widths: dict[str, float]) -> tuple[dict[str, Any], ...]:
     """The same requests on the fewest of other devices."""
-    free = {key: value for key, value in case.request.items() if key not in ("tp", "pp", "dp", "ep")}
+    free = {key: value for key, value in case.request.items() if key not in ("tp", "pp", "dp", "ep", "price")}
     rows: list[dict[str, Any]] = []
     for cluster, profile in rivals(case.cluster, case.profile, tuple(case.request.get("catalogue", ()))):
-        device = cluster.device
+        priced = replace(cluster, usd_per_device_hour=cluster.usd_per_device_hour or cluster.device.usd_per_hour)
+        other_case = replace(case, request=free, profile=profile, cluster=priced, devices=None)
         try:
-            other = _load(replace(case, request=free, profile=profile, cluster=cluster, devices=None), load.model,
-                          load.workload, cluster, load.word, widths)
+            other = load_replica(other_case, load.model, load.workload, priced, load.word, widths)
         except InputError:
             continue
-        step, prompt = sum(other.step.values()), sum(other.prompt.values())
-        token = schedule.time_per_output_token_s(step, prompt, load.workload.output_len, other.running)
-        request = schedule.request_time_s(prompt, token, load.workload.output_len)
-        rate = other.running * load.workload.output_len / request
-        rows.append({
-            "device": device.id,
+        answers = _account(other_case, other)({})
+        row: dict[str, Any] = {
+            "device": cluster.device.id,
             "devices": float(other.plan.devices),
             "fits": other.fits,
-            "memory_per_device_bytes": float(sum(other.memory.values())),
-            "tpot_s": float(token),
-            "tokens_per_s": float(rate),
-            "cost_per_million_tokens_usd": float(
-                device.usd_per_hour / 3600.0 * other.plan.devices / rate * 1e6
-            ) if device.usd_per_hour is not None else None,
-        })
-    return tuple(sorted(rows, key=lambda row: (not row["fits"], row["tpot_s"])))
+        }
+        row |= {key: float(answers[name].mid) for name, key in _COMPARED.items() if name in answers}
+        rows.append(row)
+    return tuple(sorted(rows, key=lambda row: (not row["fits"], row.get("tpot_s", row.get("latency_s", 0.0)))))
 
 
 def _warnings(case: Case, load: Load) -> tuple[str, ...]:
@@ -473,7 +395,7 @@ def _warnings(case: Case, load: Load) -> tuple[str, ...]:
         )
     if case.profile.basis != "measured":
         warnings.append(f"kernel efficiencies of {load.cluster.device.name} are carried from other architectures")
-    longest = load.model.max_positions
+    longest = feeding.longest(load.model)
     if longest and load.workload.prompt_len + load.workload.output_len > longest:
         warnings.append(f"requests are longer than the model's {longest:g} positions")
     return tuple(warnings)

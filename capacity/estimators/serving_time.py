@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from capacity.estimators import feeding
 from capacity.estimators.lowering import Tokens, lower
 from capacity.estimators.sharding import shard
 from capacity.formula import scaled, sourced, total
@@ -38,39 +39,34 @@ def decode_step(
     parts = _forward(model, lower(model, tokens), plan, network, pricer, running)
     profile = pricer.profile
     parts["small kernels"] = scaled(profile.decode_layer_s, _small_kernels(model) * GRAPH_REPLAY)
-    parts["engine"] = total({
-        "step": profile.decode_step_s,
-        "sequences": scaled(profile.decode_sequence_s, sourced(running, "running sequences")),
-    })
+    parts["engine"] = total(
+        {
+            "step": profile.decode_step_s,
+            "sequences": scaled(profile.decode_sequence_s, sourced(running, "running sequences")),
+        }
+    )
     return parts
 
 
 def prefill(
-    model: ModelSpec, plan: Plan, network: Network, pricer: Pricer, prompt_len: float
+    model: ModelSpec, plan: Plan, network: Network, pricer: Pricer, sequences: float, prompt_len: float
 ) -> dict[str, float]:
-    """Seconds to read one prompt, in chunks where it is long."""
-    chunk = min(prompt_len, PREFILL_CHUNK)
-    chunks = prompt_len / chunk
-    whole = Tokens(sequences=1.0, queries=prompt_len, logits=1.0, encoder=prompt_len)
-    parts = _forward(model, lower(model, whole), plan, network, pricer, prompt_len)
+    """Seconds to read prompts (or pictures) together, in chunks where they are long."""
+    chunks = max(sequences * prompt_len / PREFILL_CHUNK, 1.0)
+    whole = feeding.feed(model, sequences, prompt_len, logits=1.0)
+    parts = _forward(model, lower(model, whole), plan, network, pricer, sequences * prompt_len)
     parts["launches"] = scaled(
         EAGER_LAYER_S if pricer.device.kind in ("GPU", "TPU", "ASIC") else pricer.profile.decode_layer_s,
-        _layers(model) * chunks,
+        feeding.layer_count(model) * chunks,
     )
     parts["engine"] = scaled(pricer.profile.decode_step_s, chunks)
     return parts
 
 
-def _layers(model: ModelSpec) -> float:
-    return sum(block.count for block in model.blocks if block.stack not in ("mtp", "vision"))
-
-
 def _small_kernels(model: ModelSpec) -> float:
     """Layers, each weighted by its small kernels."""
     count = 0.0
-    for block in model.blocks:
-        if block.stack in ("mtp", "vision"):
-            continue
+    for block in feeding.layers(model):
         weight = 1.0
         for layer in block.sublayers:
             if isinstance(layer, Experts):
@@ -88,7 +84,7 @@ def _forward(
 ) -> dict[str, float]:
     groups: dict[str, dict[str, float]] = {}
     for whole in table:
-        if whole.kind == "embedding" or whole.stack == "vision" or whole.m == 0.0:
+        if whole.kind == "embedding" or whole.m == 0.0:
             continue
         op = shard(whole, plan.tp, plan.ep)
         name, each = _price(op, pricer, whole, tokens, plan)
@@ -128,7 +124,5 @@ def _all_reduces(model: ModelSpec, plan: Plan, network: Network, pricer: Pricer,
         each = collectives.one_shot_all_reduce_time_s(message, plan.tp, network.intra_bytes_per_s)
     else:
         each = network.ring_s(message, plan.tp, 1.0, 2.0)
-    count = sum(
-        block.count * len(block.sublayers) for block in model.blocks if block.stack not in ("mtp", "vision")
-    )
+    count = sum(block.count * len(block.sublayers) for block in feeding.layers(model))
     return scaled(each, sourced(count, "sublayers"))

@@ -4,72 +4,54 @@ from __future__ import annotations
 
 from capacity.errors import InputError
 from capacity.estimators import feeding, layout
-from capacity.estimators.assumptions import one_of
-from capacity.estimators.case import training_precision
 from capacity.estimators.composed import composed_interval
 from capacity.estimators.intervals import Uncertain, Value, with_intervals
-from capacity.estimators.lowering import Tokens, active_parameter_count, counted_flop, forward_flop, lower, parameter_count
+from capacity.estimators.lowering import (
+    Tokens,
+    active_parameter_count,
+    counted_flop,
+    lower,
+    model_flop,
+)
 from capacity.estimators.power import emissions, power_of, prices
-from capacity.estimators.pricing import Pricer, peak_flop_per_s
+from capacity.estimators.pricing import peak_flop_per_s
 from capacity.estimators.rigs import rivals
-from capacity.estimators.stacks import STACKS
 from capacity.estimators.training_memory import (
     OPTIMIZER_STATE_BYTES,
     block_activations,
-    training_memory,
+    lora_elements,
     weights_of,
 )
-from capacity.estimators.training_time import Network, step_time
+from capacity.estimators.training_run import goodput_of, price_run, read_workload
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import energy, flops, memory, scaling, schedule, traffic
-from capacity.record import Record, replace
+from capacity.record import replace
 from capacity.spec.estimate import Section
-from capacity.spec.workload import Workload
+from capacity.spec.plan import Plan
+from capacity.spec.plan import Plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from capacity.spec.workload import Workload
     from collections.abc import Mapping
     from typing import Any
 
     from capacity.estimators.case import Case
+    from capacity.estimators.intervals import Account
+    from capacity.estimators.training_run import Run
     from capacity.spec.device import Cluster
     from capacity.spec.model import ModelSpec
-    from capacity.spec.op import Op
-    from capacity.spec.plan import Plan
-
-# A run longer than this is given more nodes, when the user did not say how many.
-PATIENCE_S = 30.0 * 86400.0
-# First guess of utilisation, only to choose a number of nodes.
-ROUGH_UTILISATION = 0.4
-# Any device of a job stops it: about 50,000 device-hours between interruptions in published large runs.
-DEVICE_FAILURE_INTERVAL_S = 5e4 * 3600.0
-RESTART_S = 900.0
-STORAGE_BYTES_PER_S_PER_NODE = 2e9
-DAY_S = 86400.0
-
-
-class Run(Record):
-    """One model trained one way on one cluster, with its parts priced."""
-
-    model: ModelSpec
-    table: tuple[Op, ...]
-    workload: Workload
-    plan: Plan
-    cluster: Cluster
-    fits: bool
-    memory: dict[str, float]
-    time: dict[str, float]
-    rounds: float
 
 
 def training_section(case: Case) -> tuple[Section, dict[str, dict[str, float]]]:
     """The verdict, quantities and breakdowns of training, and what makes their intervals."""
-    workload, devices = _workload(case)
-    run = _run(case, case.model, workload, case.cluster, devices)
+    workload, devices = read_workload(case)
+    run = price_run(case, case.model, workload, case.cluster, devices)
     account = _account(case, run)
     uncertain = _uncertain(case)
     variants = tuple(
-        _account(case, _run(case, shape, workload, case.cluster, devices, plan=run.plan))({}) for shape in case.shapes
+        _account(case, price_run(case, shape, workload, case.cluster, devices, plan=run.plan))({})
+        for shape in case.shapes
     )
     quantities, sensitivities = with_intervals(account, uncertain, variants)
     section = Section(
@@ -83,7 +65,7 @@ def training_section(case: Case) -> tuple[Section, dict[str, dict[str, float]]]:
             "memory": {name: float(value) for name, value in run.memory.items()},
             "time": {name: float(value) for name, value in run.time.items()},
         },
-        alternatives=_alternatives(case, run),
+        alternatives=_alternatives(case, run, float(quantities["checkpoint"].mid)),
         warnings=_warnings(case, run),
     )
     return section, sensitivities
@@ -91,8 +73,8 @@ def training_section(case: Case) -> tuple[Section, dict[str, dict[str, float]]]:
 
 def training_values(case: Case) -> dict[str, float]:
     """Every quantity's mid value, traced when a ledger is open."""
-    workload, devices = _workload(case)
-    run = _run(case, case.model, workload, case.cluster, devices)
+    workload, devices = read_workload(case)
+    run = price_run(case, case.model, workload, case.cluster, devices)
     values = {name: value.mid for name, value in _account(case, run)({}).items()}
     return values | {f"memory.{k}": v for k, v in run.memory.items()} | {f"time.{k}": v for k, v in run.time.items()}
 
@@ -101,145 +83,17 @@ def _title(workload: Workload) -> str:
     return {"train": "Training", "finetune": "Fine-tuning", "lora": "LoRA fine-tuning"}[workload.mode]
 
 
-def _workload(case: Case) -> tuple[Workload, float]:
-    """The training workload and the number of devices, both with their assumptions noted."""
-    note, take = case.assumptions.note, case.assumptions.take
-    mode = next((mode for mode in case.modes if mode != "serve"), "train")
-    word, precision = training_precision(case)
-    note("training precision", word, "", "user" if "precision" in case.request else "default",
-         "mixed precision: fp32 gradients and master weights")
-    optimizer = one_of("--optimizer", case.request.get("optimizer"), tuple(OPTIMIZER_STATE_BYTES)) or "adamw"
-    note("optimizer", optimizer, "", "user" if "optimizer" in case.request else "default")
-    table = lower(case.model, Tokens())
-    params = parameter_count(table)
-    active = active_parameter_count(table)
-    longest = feeding.longest(case.model) or 4096.0
-    seq_len = take("sequence length", case.number("seq_len", "1", 1.0, 1e8, whole=True), min(4096.0, longest), "1",
-                   "usual for pre-training")
-    tokens = case.number("tokens", "1", 1.0, 1e17)
-    optimal = scaling.compute_optimal_tokens(sourced(active, "active parameters"))
-    tokens = (
-        take("training tokens", tokens, optimal, "1", "compute-optimal, 20 per parameter (hoffmann2022)")
-        if mode == "train"
-        else take("training tokens", tokens, 1e8, "1", "a usual fine-tuning set")
-    )
-    batch = case.number("batch", "1", 1.0, 1e8, whole=True)
-    batch = take("global batch", batch, _default_batch(mode, active, seq_len, tokens), "1",
-                 "grows with the square root of the model, as published runs do")
-    rank = take("LoRA rank", case.number("lora_rank", "1", 1.0, 4096.0, whole=True), 16.0, "1", "usual") \
-        if mode == "lora" else 16.0
-    workload = Workload(mode=mode, tokens=tokens, seq_len=seq_len, global_batch=batch, optimizer=optimizer,
-                        precision=precision, lora_rank=rank)
-    devices = case.devices
-    if devices is None:
-        devices = _default_devices(case, workload, params, active)
-        note("devices", devices, "1", "default", "whole nodes that hold it and finish within about 30 days")
-    else:
-        note("devices", devices, "1", "user")
-    return workload, devices
-
-
-def _default_batch(mode: str, active: float, seq_len: float, tokens: float) -> float:
-    """Sequences a step: 2 million tokens at 7 billion parameters, with the root of size; a power of two."""
-    wanted = 2e6 * (active / 7e9) ** 0.5 if mode == "train" else 2.5e5
-    wanted = min(max(wanted, 1.25e5), 1.6e7, max(tokens / 100.0, seq_len))
-    batch = 1.0
-    while batch * 2.0 * seq_len <= wanted * 1.2:
-        batch *= 2.0
-    return batch
-
-
-def _default_devices(case: Case, workload: Workload, params: float, active: float) -> float:
-    """A power of two of nodes: enough for the states and for a run of about a month."""
-    device = case.cluster.device
-    per_node = float(case.cluster.devices_per_node)
-    peak, _ = peak_flop_per_s(device, workload.precision.compute)
-    work = flops.rule_of_thumb_training_flop(active, workload.tokens)
-    by_time = work / (peak * ROUGH_UTILISATION * PATIENCE_S)
-    states = params * (18.0 if workload.mode != "lora" else 2.2)
-    by_memory = states / (layout.USABLE_SHARE * device.memory_bytes) * 1.15
-    wanted = max(by_time, by_memory)
-    if workload.mode != "train" and wanted <= 1.0:
-        return 1.0
-    nodes = 1.0
-    while nodes * per_node < wanted and nodes * per_node < 131072.0:
-        nodes *= 2.0
-    # More devices than sequences in a batch have nothing to do.
-    while nodes > 1.0 and nodes * per_node > workload.global_batch * per_node * 8.0:
-        nodes /= 2.0
-    return nodes * per_node
-
-
-def _given_plan(case: Case, devices: float) -> dict[str, Any]:
-    given: dict[str, Any] = {}
-    for name in ("dp", "tp", "pp", "ep", "micro_batch", "interleave"):
-        value = case.number(name, "1", 1.0, 1e6, whole=True)
-        if value is not None:
-            given[name] = value
-    zero = case.number("zero", "1", 0.0, 3.0, whole=True)
-    if zero is not None:
-        given["zero"] = zero
-    recompute = one_of("--recompute", case.request.get("recompute"), ("none", "selective", "full"))
-    if recompute is not None:
-        given["recompute"] = recompute
-    known = [name for name in ("dp", "tp", "pp") if name in given]
-    product = 1.0
-    for name in known:
-        product *= given[name]
-    if devices % product:
-        text = " x ".join(f"{name} {given[name]:g}" for name in known)
-        raise InputError(f"{text} = {product:g} does not divide {devices:g} devices; change --devices or the layout")
-    return given
-
-
-def _run(
-    case: Case, model: ModelSpec, workload: Workload, cluster: Cluster, devices: float, plan: Plan | None = None
-) -> Run:
-    """Lower, shard, price, schedule."""
-    per_node = min(cluster.devices_per_node, int(devices))
-    cluster = replace(cluster, devices_per_node=per_node, nodes=max(int(devices // per_node), 1))
-    context = case.profile.context_bytes
-    one = lower(model, feeding.feed(model, 1.0, 1.0))
-    weights = weights_of(one)
-    stack = STACKS[one_of("--stack", case.request.get("stack"), tuple(STACKS)) or "tuned"]
-    pricer = Pricer(
-        cluster.device, case.profile, workload.precision.compute, {"": workload.precision.weight_bits / 8.0},
-        workload.precision.activation_bits / 8.0, sustained=case.profile.sustained_share * stack.sustained,
-        attention_share=stack.attention, wide=frozenset({"head", "router"} if workload.precision.compute == "fp8" else ()),
-    )
-    network = Network.of(cluster, case.profile)
-
-    def rounds_of(plan: Plan) -> float:
-        return schedule.micro_batches(workload.global_batch, sourced(plan.dp, "data parallel"),
-                                      sourced(plan.micro_batch, "micro-batch"))
-
-    def table_of(plan: Plan) -> tuple[Op, ...]:
-        return lower(model, feeding.feed(model, plan.micro_batch, workload.seq_len))
-
-    def price(plan: Plan) -> dict[str, float]:
-        return step_time(model, table_of(plan), weights, workload, plan, network, pricer, stack, rounds_of(plan))
-
-    fitting = True
-    if plan is None:
-        given = _given_plan(case, devices)
-        plan, fitting = layout.choose_training_plan(model, one, workload, cluster, given, context, devices, price)
-        layout.check(model, plan, devices)
-    rounds = rounds_of(plan)
-    held = training_memory(model, weights, workload, plan, rounds, context)
-    return Run(model, table_of(plan), workload, plan, cluster, fitting, held, price(plan), rounds)
-
-
-def _account(case: Case, run: Run) -> Any:
+def _account(case: Case, run: Run) -> Account:
     """From priced parts to quantities, for given factors on what is uncertain."""
     workload, plan, cluster, model = run.workload, run.plan, run.cluster, run.model
     precision = workload.precision
     devices = sourced(plan.devices, "devices")
     sequences = plan.micro_batch
-    forward = forward_flop(run.table)
+    forward = model_flop(run.table)
     trained = 1.0 if workload.mode != "lora" else 0.0
-    model_flop_sequence = total({
-        "forward": forward / sequences, "backward": flops.backward_flop(forward / sequences, 1.0 + trained)
-    })
+    model_flop_sequence = total(
+        {"forward": forward / sequences, "backward": flops.backward_flop(forward / sequences, 1.0 + trained)}
+    )
     recomputed = {"none": 0.0, "selective": 0.0, "full": 1.0}[plan.recompute] * forward / sequences
     attention_flop = sum(op.count * counted_flop(op) for op in run.table if op.kind == "attention") / sequences
     if plan.recompute == "selective":
@@ -260,16 +114,15 @@ def _account(case: Case, run: Run) -> Any:
     memory_mid = total(run.memory)
     network_bytes = _network_bytes(run, weights)
     steps = schedule.optimizer_steps(
-        sourced(workload.tokens, "training tokens"), sourced(workload.global_batch, "global batch"),
+        sourced(workload.tokens, "training tokens"),
+        sourced(workload.global_batch, "global batch"),
         sourced(workload.seq_len, "sequence length"),
     )
     token_bytes = 2.0 if model.vocab_size <= 65536.0 else 4.0
-    checkpoint = traffic.checkpoint_bytes(params, params * trained, precision.weight_bits / 8.0, state_bytes)
-    storage = cluster.storage_bytes_per_s or STORAGE_BYTES_PER_S_PER_NODE * cluster.nodes
-    failures = schedule.failure_interval_s(DEVICE_FAILURE_INTERVAL_S, devices)
-    saving = checkpoint / storage
-    interval = schedule.best_checkpoint_interval_s(saving, failures)
-    kept = schedule.goodput(saving, interval, failures, RESTART_S)
+    # Of a model whose own weights are frozen only the adapters are saved.
+    saved_params = params if trained else lora_elements(model, workload, Plan())
+    checkpoint = traffic.checkpoint_bytes(saved_params, saved_params, 2.0, state_bytes)
+    kept, interval = goodput_of(cluster, checkpoint, devices)
     work_step = scaled(model_flop_sequence, workload.global_batch)
     fewest = case_fewest(case, run)
 
@@ -306,7 +159,9 @@ def _account(case: Case, run: Run) -> Any:
                 traffic.arithmetic_intensity(hardware / devices, moved), "FLOP/byte", "of a step, device memory"
             ),
             "ridge_point": Value(
-                traffic.ridge_point(peak, cluster.device.memory_bytes_per_s), "FLOP/byte", "where bandwidth stops binding"
+                traffic.ridge_point(peak, cluster.device.memory_bytes_per_s),
+                "FLOP/byte",
+                "where bandwidth stops binding",
             ),
             "memory_traffic_per_step": Value(moved, "byte", "device memory, each device"),
             "network_traffic_per_step": Value(network_bytes, "byte", "sent by each device"),
@@ -366,11 +221,12 @@ def _network_bytes(run: Run, weights: Any) -> float:
     message = plan.micro_batch * workload.seq_len * run.model.hidden * width
     reductions = sum(block.count * len(block.sublayers) for block in feeding.layers(run.model))
     tensor = 4.0 * (plan.tp - 1.0) / plan.tp * message * reductions / plan.pp * run.rounds
-    local = weights.all / (plan.tp * plan.pp) * 2.0
+    local: float = weights.all / (plan.tp * plan.pp) * 2.0
     passes = 3.0 * run.rounds if plan.zero >= 3 else 2.0
     data = passes * (plan.dp - 1.0) / plan.dp * local * (0.0 if workload.mode == "lora" else 1.0)
     pipeline = 2.0 * message / plan.tp * run.rounds if plan.pp > 1.0 else 0.0
-    return tensor + data + pipeline
+    sent: float = tensor + data + pipeline
+    return sent
 
 
 def _uncertain(case: Case) -> tuple[Uncertain, ...]:
@@ -391,9 +247,16 @@ def _binding(run: Run) -> str:
         return "memory"
     kinds = {"compute": 0.0, "memory bandwidth": 0.0, "network": 0.0, "launch latency": 0.0, "pipeline bubble": 0.0}
     places = {
-        "GEMM": "compute", "attention": "compute", "recomputation": "compute", "head and loss": "compute",
-        "element-wise": "memory bandwidth", "optimizer": "memory bandwidth", "gradient accumulation": "memory bandwidth",
-        "waiting for launches": "launch latency", "pipeline bubble": "pipeline bubble", "stragglers": "network",
+        "GEMM": "compute",
+        "attention": "compute",
+        "recomputation": "compute",
+        "head and loss": "compute",
+        "element-wise": "memory bandwidth",
+        "optimizer": "memory bandwidth",
+        "gradient accumulation": "memory bandwidth",
+        "waiting for launches": "launch latency",
+        "pipeline bubble": "pipeline bubble",
+        "stragglers": "network",
     }
     for name, seconds in run.time.items():
         kinds[places.get(name, "network")] += seconds
@@ -431,29 +294,41 @@ def _verdict(run: Run, quantities: Mapping[str, Any]) -> str:
     return text + f"; bound by {_binding(run)}"
 
 
-def _alternatives(case: Case, run: Run) -> tuple[dict[str, Any], ...]:
+def _alternatives(case: Case, run: Run, checkpoint: float) -> tuple[dict[str, Any], ...]:
     """The same run on as many of other devices, best time first."""
     rows: list[dict[str, Any]] = []
-    free = {key: value for key, value in case.request.items()
-            if key not in ("tp", "pp", "dp", "ep", "zero", "micro_batch", "recompute", "interleave")}
+    free = {
+        key: value
+        for key, value in case.request.items()
+        if key not in ("tp", "pp", "dp", "ep", "zero", "micro_batch", "recompute", "interleave")
+    }
     for cluster, profile in rivals(case.cluster, case.profile, tuple(case.request.get("catalogue", ()))):
         other, device = run, cluster.device
         if device.id != run.cluster.device.id:
             try:
-                other = _run(replace(case, request=free, profile=profile, cluster=cluster), run.model, run.workload,
-                             cluster, run.plan.devices)
+                other = price_run(
+                    replace(case, request=free, profile=profile, cluster=cluster),
+                    run.model,
+                    run.workload,
+                    cluster,
+                    run.plan.devices,
+                )
             except InputError:
                 continue
-        rate = run.workload.global_batch * run.workload.seq_len / sum(other.time.values())
-        rows.append({
-            "device": device.id,
-            "fits": other.fits,
-            "memory_per_device_bytes": float(sum(other.memory.values())),
-            "run_time_s": float(run.workload.tokens / rate),
-            "cost_usd": float(run.workload.tokens / rate / 3600.0 * run.plan.devices * device.usd_per_hour)
-            if device.usd_per_hour is not None else None,
-            "layout": f"tp {other.plan.tp:g} pp {other.plan.pp:g} ZeRO-{other.plan.zero} {other.plan.recompute}",
-        })
+        kept, _ = goodput_of(other.cluster, checkpoint, run.plan.devices)
+        rate = run.workload.global_batch * run.workload.seq_len / sum(other.time.values()) * kept
+        rows.append(
+            {
+                "device": device.id,
+                "fits": other.fits,
+                "memory_per_device_bytes": float(sum(other.memory.values())),
+                "run_time_s": float(run.workload.tokens / rate),
+                "cost_usd": float(run.workload.tokens / rate / 3600.0 * run.plan.devices * device.usd_per_hour)
+                if device.usd_per_hour is not None
+                else None,
+                "layout": f"tp {other.plan.tp:g} pp {other.plan.pp:g} ZeRO-{other.plan.zero} {other.plan.recompute}",
+            }
+        )
     return tuple(sorted(rows, key=lambda row: (not row["fits"], row["run_time_s"])))
 
 
@@ -467,5 +342,3 @@ def _warnings(case: Case, run: Run) -> tuple[str, ...]:
     if longest and run.workload.seq_len > longest:
         warnings.append(f"sequence length {run.workload.seq_len:g} exceeds the model's {longest:g} positions")
     return tuple(warnings)
-
-

@@ -84,7 +84,12 @@ def training_memory(
 
 
 def _stage(
-    model: ModelSpec, weights: Weights, workload: Workload, plan: Plan, micro_batches: float, context_bytes: float,
+    model: ModelSpec,
+    weights: Weights,
+    workload: Workload,
+    plan: Plan,
+    micro_batches: float,
+    context_bytes: float,
     stage: str,
 ) -> dict[str, float]:
     precision = workload.precision
@@ -99,20 +104,26 @@ def _stage(
     width = precision.weight_bits / 8.0
     held, grad, optim = plan.zero >= 3, plan.zero >= 2, plan.zero >= 1
     parts = {
-        "weights": total({
-            "dense": memory.weight_bytes(dense, width, plan.dp if held else 1.0),
-            "experts": memory.weight_bytes(experts, width, expert_dp if held else 1.0),
-        }),
-        "gradients": total({
-            "dense": memory.gradient_bytes(trained_dense, precision.gradient_bits / 8.0, plan.dp if grad else 1.0),
-            "experts": memory.gradient_bytes(
-                trained_experts, precision.gradient_bits / 8.0, expert_dp if grad else 1.0
-            ),
-        }),
-        "optimizer": total({
-            "dense": memory.optimizer_bytes(trained_dense, state_bytes, plan.dp if optim else 1.0),
-            "experts": memory.optimizer_bytes(trained_experts, state_bytes, expert_dp if optim else 1.0),
-        }),
+        "weights": total(
+            {
+                "dense": memory.weight_bytes(dense, width, plan.dp if held else 1.0),
+                "experts": memory.weight_bytes(experts, width, expert_dp if held else 1.0),
+            }
+        ),
+        "gradients": total(
+            {
+                "dense": memory.gradient_bytes(trained_dense, precision.gradient_bits / 8.0, plan.dp if grad else 1.0),
+                "experts": memory.gradient_bytes(
+                    trained_experts, precision.gradient_bits / 8.0, expert_dp if grad else 1.0
+                ),
+            }
+        ),
+        "optimizer": total(
+            {
+                "dense": memory.optimizer_bytes(trained_dense, state_bytes, plan.dp if optim else 1.0),
+                "experts": memory.optimizer_bytes(trained_experts, state_bytes, expert_dp if optim else 1.0),
+            }
+        ),
     }
     in_flight = memory.micro_batches_in_flight(
         plan.pp, 0.0 if stage == "first" else plan.pp - 1.0, micro_batches, plan.interleave
@@ -130,8 +141,8 @@ def _stage(
     if held:
         layers = feeding.layer_count(model)
         parts["gathered weights"] = memory.weight_bytes(
-            2.0 * (dense * plan.pp - weights.embedding / plan.tp - weights.head / plan.tp + experts * plan.pp)
-            / layers + weights.embedding / plan.tp,
+            2.0 * (dense * plan.pp - weights.embedding / plan.tp - weights.head / plan.tp + experts * plan.pp) / layers
+            + weights.embedding / plan.tp,
             width,
         )
     dynamic = parts["activations"] + parts["working set"] + parts["gradients"]
@@ -173,9 +184,7 @@ def block_activations(model: ModelSpec, workload: Workload, plan: Plan, recomput
     return total(saved), working
 
 
-def _block(
-    block: Block, tokens: float, width: float, plan: Plan, stream_shards: float, policy: str
-) -> float:
+def _block(block: Block, tokens: float, width: float, plan: Plan, stream_shards: float, policy: str) -> float:
     # Selective recomputation drops what is cheap to rebuild: norm outputs and products of the activation function.
     copies = 1.0 if policy == "selective" else 2.0
     parts: dict[str, float] = {}
@@ -187,19 +196,29 @@ def _block(
         elif isinstance(layer, Experts):
             tensors = (3.0 if layer.gated else 2.0) - (1.0 if policy == "selective" else 0.0)
             routed = layer.width * layer.active + layer.shared_width
-            inner = total({
-                "inner": memory.ffn_activation_bytes(tokens, routed, tensors, plan.tp, width),
-                "dispatched": memory.ffn_activation_bytes(tokens, block.hidden * layer.active, 2.0, 1.0, width),
-            })
+            inner = total(
+                {
+                    "inner": memory.ffn_activation_bytes(tokens, routed, tensors, plan.tp, width),
+                    "dispatched": memory.ffn_activation_bytes(tokens, block.hidden * layer.active, 2.0, 1.0, width),
+                }
+            )
         elif isinstance(layer, Attention):
             inner = memory.attention_activation_bytes(
-                tokens, layer.heads * layer.key_size + layer.kv_heads * (layer.key_size + layer.value_size),
-                layer.heads * layer.value_size, layer.heads, plan.tp, width,
+                tokens,
+                layer.heads * layer.key_size + layer.kv_heads * (layer.key_size + layer.value_size),
+                layer.heads * layer.value_size,
+                layer.heads,
+                plan.tp,
+                width,
             )
         else:
             inner = memory.attention_activation_bytes(
-                tokens, sum(linear.out_features for linear in layer.projections), layer.heads * layer.value_size,
-                layer.heads, plan.tp, width,
+                tokens,
+                sum(linear.out_features for linear in layer.projections),
+                layer.heads * layer.value_size,
+                layer.heads,
+                plan.tp,
+                width,
             )
         parts[f"{type(layer).__name__.lower()} {index}"] = inner
     return total(parts)

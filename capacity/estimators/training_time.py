@@ -6,8 +6,9 @@ from capacity import ops
 from capacity.estimators import feeding
 from capacity.estimators.sharding import shard
 from capacity.formula import scaled, sourced, total
-from capacity.formulas import collectives, memory, schedule
+from capacity.formulas import collectives, memory, schedule, traffic
 from capacity.record import Record
+from capacity.spec.model import Experts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,18 +72,33 @@ class Network(Record):
         bandwidth, latency = self.pace(ranks, stride)
         return collectives.ring_time_s(message_bytes, ranks, passes, bandwidth, latency, self.base_latency_s)
 
-    def all_to_all_s(self, message_bytes: float, ranks: float, stride: float) -> float:
-        """An all-to-all: what leaves the node shares the node's adapters."""
+    def routing_s(self, token_bytes: float, active: float, ranks: float, stride: float) -> float:
+        """Sending every token to its `active` experts over `ranks` devices, `stride` apart.
+
+        Between nodes a token travels once to each node that holds some of its experts, and is handed on inside.
+        """
         in_node = ops.maximum(self.devices_per_node / stride, 1.0)
-        inside = ranks <= in_node
-        bandwidth = self.intra_bytes_per_s if inside else self.inter_bytes_per_s
-        latency = self.intra_latency_s if inside else self.inter_latency_s
-        return collectives.all_to_all_time_s(message_bytes, ranks, bandwidth, latency, self.base_latency_s)
+        if ranks <= in_node:
+            return collectives.all_to_all_time_s(
+                token_bytes * active, ranks, self.intra_bytes_per_s, self.intra_latency_s, self.base_latency_s
+            )
+        nodes = ranks / in_node
+        visited = traffic.experts_touched(nodes, 1.0, active)
+        return collectives.all_to_all_time_s(
+            token_bytes * visited, nodes, self.inter_bytes_per_s, self.inter_latency_s, self.base_latency_s
+        )
 
 
 def step_time(
-    model: ModelSpec, table: tuple[Op, ...], weights: Weights, workload: Workload, plan: Plan,
-    network: Network, pricer: Pricer, stack: Stack, micro_batches: float,
+    model: ModelSpec,
+    table: tuple[Op, ...],
+    weights: Weights,
+    workload: Workload,
+    plan: Plan,
+    network: Network,
+    pricer: Pricer,
+    stack: Stack,
+    micro_batches: float,
 ) -> dict[str, float]:
     """Seconds of one optimizer step by part; the parts add up to the step.
 
@@ -113,8 +129,13 @@ def step_time(
 
 
 def _block_parts(
-    model: ModelSpec, table: tuple[Op, ...], workload: Workload, plan: Plan, network: Network,
-    pricer: Pricer, stack: Stack,
+    model: ModelSpec,
+    table: tuple[Op, ...],
+    workload: Workload,
+    plan: Plan,
+    network: Network,
+    pricer: Pricer,
+    stack: Stack,
 ) -> dict[str, float]:
     """Forward, backward and recomputation of all blocks for one micro-batch, by part."""
     frozen = workload.mode == "lora"
@@ -130,9 +151,11 @@ def _block_parts(
         if op.kind == "gemm":
             forward["GEMM"][name] = scaled(pricer.gemm_s(op, op.m, op.n, op.k), count)
             inputs = pricer.gemm_s(op, op.m, op.k, op.n)
-            grads = inputs if frozen else total({
-                "inputs": inputs, "weights": pricer.gemm_s(op, op.k * op.copies, op.n, op.m / op.copies)
-            })
+            grads = (
+                inputs
+                if frozen
+                else total({"inputs": inputs, "weights": pricer.gemm_s(op, op.k * op.copies, op.n, op.m / op.copies)})
+            )
             backward["GEMM"][name] = scaled(grads, count)
         elif op.kind in ("attention", "scan"):
             each = pricer.attention_s(op) if op.kind == "attention" else pricer.scan_s(op)
@@ -149,8 +172,8 @@ def _block_parts(
     rebuilt = _recomputed(plan, forward_parts, tp_forward)
     layers = feeding.layer_count(model)
     parts = {name: total({"forward": forward_parts[name], "backward": backward_parts[name]}) for name in forward}
+    parts["expert routing"] = schedule.exposed_time_s(total(parts), routing, stack.routing_overlap)
     parts["tensor-parallel traffic"] = total({"forward": tp_forward, "backward": tp_backward})
-    parts["expert routing"] = routing
     parts["recomputation"] = rebuilt
     device = total(parts)
     passes = 4.0 if plan.recompute == "full" else 3.0
@@ -180,9 +203,9 @@ def _block_communication(
         if plan.tp > 1.0:
             each = network.ring_s(message, plan.tp, 1.0, 2.0)
             forward[f"blocks {index}"] = scaled(each, block.count * _reductions(block))
-        experts = next((layer for layer in block.sublayers if hasattr(layer, "experts")), None)
+        experts = next((layer for layer in block.sublayers if isinstance(layer, Experts)), None)
         if experts is not None and plan.ep > 1.0:
-            each = network.all_to_all_s(message * experts.active / plan.tp, plan.ep, plan.tp)
+            each = network.routing_s(message / plan.tp, experts.active, plan.ep, plan.tp)
             # Out and back, in both passes.
             routing[f"blocks {index}"] = scaled(each, block.count * 4.0)
     once = total(forward)
@@ -201,12 +224,14 @@ def _head_s(table: tuple[Op, ...], plan: Plan, pricer: Pricer) -> float:
             continue
         op = shard(whole, plan.tp)
         logits = pricer.memory_s(op.m * op.n * 20.0, 10.0)
-        terms[op.name] = total({
-            "forward": pricer.gemm_s(op, op.m, op.n, op.k),
-            "inputs": pricer.gemm_s(op, op.m, op.k, op.n),
-            "weights": pricer.gemm_s(op, op.k, op.n, op.m),
-            "loss": logits,
-        })
+        terms[op.name] = total(
+            {
+                "forward": pricer.gemm_s(op, op.m, op.n, op.k),
+                "inputs": pricer.gemm_s(op, op.m, op.k, op.n),
+                "weights": pricer.gemm_s(op, op.k, op.n, op.m),
+                "loss": logits,
+            }
+        )
     return total(terms)
 
 
@@ -222,8 +247,15 @@ def _hop_s(model: ModelSpec, workload: Workload, plan: Plan, network: Network) -
 
 
 def _data_parallel(
-    model: ModelSpec, weights: Weights, workload: Workload, plan: Plan, network: Network, pricer: Pricer,
-    stack: Stack, micro_batches: float, micro_batch_s: float,
+    model: ModelSpec,
+    weights: Weights,
+    workload: Workload,
+    plan: Plan,
+    network: Network,
+    pricer: Pricer,
+    stack: Stack,
+    micro_batches: float,
+    micro_batch_s: float,
 ) -> dict[str, float]:
     """Gathering sharded weights, accumulating and reducing gradients, the optimizer's update."""
     trained = 0.0 if workload.mode == "lora" else 1.0
@@ -240,8 +272,9 @@ def _data_parallel(
         exposed = schedule.exposed_time_s(micro_batch_s, traffic, stack.overlap)
         slowed = scaled(traffic, stack.contention)
         # What is exposed cannot slow a product down as well.
-        parts["sharded weights traffic"] = scaled(ops.maximum(exposed, ops.minimum(slowed, 0.1 * micro_batch_s)),
-                                                  micro_batches)
+        parts["sharded weights traffic"] = scaled(
+            ops.maximum(exposed, ops.minimum(slowed, 0.1 * micro_batch_s)), micro_batches
+        )
     elif plan.dp > 1.0 and trained:
         gradients = memory.gradient_bytes(sourced(local, "weights of one device"), 2.0)
         reduce = network.ring_s(gradients, plan.dp, stride, 2.0)

@@ -71,6 +71,4 @@ def one_shot_all_reduce_time_s(
     Valid for: messages up to a few MB on directly linked devices. Source: fitted on published serving runs.
     """
     moved = message_bytes * 2.0 * (ranks - 1.0) / ranks
-    return ops.where(
-        ranks > 1.0, base_latency_s + rank_latency_s * ranks + moved / bytes_per_s, 0.0 * base_latency_s
-    )
+    return ops.where(ranks > 1.0, base_latency_s + rank_latency_s * ranks + moved / bytes_per_s, 0.0 * base_latency_s)

@@ -15,8 +15,8 @@ def device_power_w(
        up to busy_share of the limit when that is one.
     Ignores: clock throttling, differences between chips (about 5 %).
     """
-    activity = ops.minimum(ops.maximum(compute_utilisation, memory_utilisation), 1.0)
-    return tdp_w * (idle_share + (busy_share - idle_share) * activity**0.5)
+    activity: float = ops.minimum(ops.maximum(compute_utilisation, memory_utilisation), 1.0) ** 0.5
+    return tdp_w * (idle_share + (busy_share - idle_share) * activity)
 
 
 @formula(unit="W", symbol="P_site")

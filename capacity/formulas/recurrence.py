@@ -8,7 +8,6 @@ chunked PyTorch form in transformers 5.23, which is what torch's FlopCounterMode
 
 from __future__ import annotations
 
-
 from capacity import ops
 from capacity.errors import InputError
 from capacity.formula import formula

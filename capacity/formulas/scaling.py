@@ -28,4 +28,6 @@ def expected_loss(
     1. L = E + A / N^alpha + B / D^beta.
     Valid for: the data mix and tokeniser of that study; other corpora shift E.
     """
-    return irreducible + params_scale / params**params_exponent + tokens_scale / tokens**tokens_exponent
+    too_small: float = params_scale / params**params_exponent
+    too_short: float = tokens_scale / tokens**tokens_exponent
+    return irreducible + too_small + too_short

@@ -14,7 +14,7 @@ def exposed_time_s(compute_s: float, communication_s: float, overlap: float, sha
     Valid for: compute above nought.
     """
     hidden = communication_s * overlap
-    together = (compute_s**sharpness + hidden**sharpness) ** (1.0 / sharpness)
+    together: float = (compute_s**sharpness + hidden**sharpness) ** (1.0 / sharpness)
     return together - compute_s + communication_s - hidden
 
 
@@ -24,7 +24,8 @@ def host_bound_time_s(device_s: float, host_s: float, sharpness: float = 4.0) ->
 
     1. The slower of device and launching host, as a smooth maximum: queues drain and fill.
     """
-    return (device_s**sharpness + host_s**sharpness) ** (1.0 / sharpness)
+    slower: float = (device_s**sharpness + host_s**sharpness) ** (1.0 / sharpness)
+    return slower
 
 
 @formula(unit="1", symbol="m", cite="narayanan2021")
@@ -68,7 +69,8 @@ def run_time_s(steps: float, step_s: float, goodput: float) -> float:
 @formula(unit="s", symbol="\\tau^*", cite="young1974, daly2006")
 def best_checkpoint_interval_s(checkpoint_s: float, failure_interval_s: float) -> float:
     """The checkpoint interval that loses least time: sqrt(2 x time to save x mean time between failures)."""
-    return (2.0 * checkpoint_s * failure_interval_s) ** 0.5
+    interval: float = (2.0 * checkpoint_s * failure_interval_s) ** 0.5
+    return interval
 
 
 @formula(unit="s", symbol="MTBF")
@@ -78,9 +80,7 @@ def failure_interval_s(device_failure_interval_s: float, devices: float) -> floa
 
 
 @formula(unit="1", symbol="\\eta_good", cite="young1974")
-def goodput(
-    checkpoint_s: float, checkpoint_interval_s: float, failure_interval_s: float, restart_s: float
-) -> float:
+def goodput(checkpoint_s: float, checkpoint_interval_s: float, failure_interval_s: float, restart_s: float) -> float:
     """Share of wall time that moves the run forward.
 
     1. Saving costs checkpoint / interval.
@@ -98,16 +98,20 @@ def model_flop_utilisation(model_flop: float, step_s: float, devices: float, pea
     return model_flop / (step_s * devices * peak_flop_per_s)
 
 
-@formula(unit="1", symbol="D_run")
-def running_sequences(concurrency: float, capacity_tokens: float, tokens_per_sequence: float) -> float:
-    """Sequences decoded together: as many as asked for, as far as the KV cache holds them."""
-    return ops.minimum(concurrency, capacity_tokens / tokens_per_sequence)
+@formula(unit="1", symbol="b_max")
+def held_requests(cache_bytes: float, request_bytes: float) -> float:
+    """Requests whose keys, values and states fit the memory left for them."""
+    return cache_bytes / request_bytes
+
+
+@formula(unit="1", symbol="b")
+def running_sequences(concurrency: float, held: float) -> float:
+    """Sequences decoded together: as many as asked for, as far as memory holds them."""
+    return ops.minimum(concurrency, held)
 
 
 @formula(unit="s", symbol="TPOT")
-def time_per_output_token_s(
-    decode_step_s: float, prefill_s: float, output_len: float, running: float
-) -> float:
+def time_per_output_token_s(decode_step_s: float, prefill_s: float, output_len: float, running: float) -> float:
     """Time between tokens of one request in a batch that keeps refilling.
 
     1. Every token waits for one decode step of the whole batch.

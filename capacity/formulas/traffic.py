@@ -30,12 +30,14 @@ def experts_touched(experts: float, active: float, tokens: float) -> float:
     1. A token leaves an expert alone with probability 1 - active / experts.
     Ignores: skew of real routing, which touches fewer.
     """
-    return experts * (1.0 - (1.0 - active / experts) ** tokens)
+    untouched: float = (1.0 - active / experts) ** tokens
+    return experts * (1.0 - untouched)
 
 
 @formula(unit="byte", symbol="Q_ckpt")
-def checkpoint_bytes(weight_elements: float, trained_elements: float, bytes_per_weight: float,
-                     bytes_per_state: float) -> float:
+def checkpoint_bytes(
+    weight_elements: float, trained_elements: float, bytes_per_weight: float, bytes_per_state: float
+) -> float:
     """A checkpoint that training can resume from: weights, master copy and optimizer states, no gradients."""
     return weight_elements * bytes_per_weight + trained_elements * bytes_per_state
 

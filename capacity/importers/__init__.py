@@ -4,8 +4,8 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
     from pathlib import Path
+    from typing import Any
 
     from capacity.spec.model import ModelSpec
 

@@ -25,4 +25,5 @@ def attention_time_s(
     """
     compute = work_flop / (peak_flop_per_s * share_of_peak) * (1.0 + queries_half / queries)
     memory = moved_bytes / (memory_bytes_per_s * share_of_bandwidth)
-    return launch_s + (compute**sharpness + memory**sharpness) ** (1.0 / sharpness)
+    slower: float = (compute**sharpness + memory**sharpness) ** (1.0 / sharpness)
+    return launch_s + slower

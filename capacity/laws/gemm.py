@@ -22,6 +22,7 @@ def gemm_time_s(
     wave_weight: float,
     multiprocessors: float,
     launch_s: float,
+    least_rows: float = 16.0,
     flop_per_mac: float = 2.0,
     sharpness: float = 3.0,
 ) -> float:
@@ -29,14 +30,16 @@ def gemm_time_s(
 
     1. Compute: 2 m n k at share_of_peak of the dense peak, slower when the inner loop is short
        (1 + depth_half / k) and when there are few output tiles for the multiprocessors (1 + w SM / tiles).
-       Rows are padded to at least 16 for each matrix.
+       Rows are padded to least_rows for each matrix:
+       16 on tensor cores, 1 on processors that multiply vectors.
     2. Memory: moved_bytes at share_of_bandwidth.
     3. The slower of both, as a smooth maximum, after a launch.
     Ignores: split-k, residency in the last-level cache.
     """
-    rows = ops.maximum(m, 16.0 * matrices)
+    rows = ops.maximum(m, least_rows * matrices)
     tiles = ops.maximum(rows * n / TILE_ELEMENTS, matrices)
     compute = rows * n * k * flop_per_mac / (peak_flop_per_s * share_of_peak)
     compute = compute * (1.0 + depth_half / k) * (1.0 + wave_weight * multiprocessors / tiles)
     memory = moved_bytes / (memory_bytes_per_s * share_of_bandwidth)
-    return launch_s + (compute**sharpness + memory**sharpness) ** (1.0 / sharpness)
+    slower: float = (compute**sharpness + memory**sharpness) ** (1.0 / sharpness)
+    return launch_s + slower

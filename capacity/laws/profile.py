@@ -12,6 +12,7 @@ from capacity.toml_file import read_toml
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
     from capacity.spec.device import Device
 
 # One file an architecture, and composed.toml for the intervals of whole answers.
@@ -21,7 +22,10 @@ FITTED = os.path.join(os.path.dirname(__file__), "fitted")
 _STAND_INS = {
     "blackwell-ultra": "blackwell",
     "hopper": "hopper",
-    "cdna1": "gpu", "cdna2": "gpu", "cdna3": "gpu", "cdna4": "gpu",
+    "cdna1": "gpu",
+    "cdna2": "gpu",
+    "cdna3": "gpu",
+    "cdna4": "gpu",
 }
 _BY_KIND = {"GPU": "gpu", "TPU": "tpu", "ASIC": "accelerator", "CPU": "cpu", "Apple": "apple", "edge": "edge"}
 
@@ -63,6 +67,7 @@ class Profile(Record):
     decode_step_s: float
     decode_sequence_s: float
     context_bytes: float
+    least_rows: float = 16.0
 
     def gemm_shares(self, dtype: str) -> GemmShares:
         """Shares for a weight format; one never measured takes the architecture's general ones."""
@@ -71,8 +76,9 @@ class Profile(Record):
 
 def load_profile(device: Device) -> Profile:
     """The profile of a device's architecture, or of its kind where the architecture was never measured."""
-    name = _STAND_INS.get(device.architecture, device.architecture)
-    data = _read(name) or _read(_BY_KIND.get(device.kind, "gpu"))
+    kind = _BY_KIND.get(device.kind, "gpu")
+    # An embedded GPU shares its architecture's name with data-centre cards, not their launches and memory.
+    data = (_read(_STAND_INS.get(device.architecture, device.architecture)) if kind != "edge" else None) or _read(kind)
     if data is None:
         raise FileFormatError(f"no kernel profile for {device.id} ({device.architecture}, {device.kind})")
     return _profile(data)

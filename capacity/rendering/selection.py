@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 # Left: the work, counted. Right: what comes of it, estimated. A name a section lacks is passed over.
 COUNTED = {
     "flop_per_token": "FLOPs a token",
+    "flop_per_request": "FLOPs a request",
+    "flop_per_image": "FLOPs an image",
     "flop_total": "FLOPs in all",
     "arithmetic_intensity": "Intensity",
     "ridge_point": "Ridge point",
@@ -28,14 +30,23 @@ ESTIMATED = {
     "run_time": "Run",
     "ttft": "First token",
     "tpot": "Next token",
+    "latency": "A batch",
+    "requests_per_s": "Requests a second",
+    "images_per_s": "Images a second",
     "tokens_per_s": "Tokens a second",
     "mfu": "MFU",
     "energy": "Energy",
     "energy_per_token": "Energy a token",
+    "energy_per_request": "Energy a request",
+    "energy_per_image": "Energy an image",
     "carbon": "Carbon",
     "carbon_per_million_tokens": "Carbon a M tokens",
+    "carbon_per_million_requests": "Carbon a M requests",
+    "carbon_per_million_images": "Carbon a M images",
     "cost": "Cost",
     "cost_per_million_tokens": "Cost a M tokens",
+    "cost_per_million_requests": "Cost a M requests",
+    "cost_per_million_images": "Cost a M images",
     "fewest_devices": "Fewest devices",
 }
 # What the memory bar and the line below it show already.

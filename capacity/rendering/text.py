@@ -134,20 +134,27 @@ def _cells(sizes: Sequence[float], room: int) -> list[int]:
 
 def _grid(section: Section, style: Style) -> list[str]:
     """Two columns of numbers: the work as it is counted, and what comes of it with its interval."""
-    left = [_row(*pair, style) for pair in selection.chosen(section.quantities, selection.COUNTED)]
-    right = [_row(*pair, style) for pair in selection.chosen(section.quantities, selection.ESTIMATED)]
+    counted = selection.chosen(section.quantities, selection.COUNTED)
+    estimated = selection.chosen(section.quantities, selection.ESTIMATED)
+    left = [_row(*pair, style) for pair in counted]
+    right = [_row(*pair, style) for pair in estimated]
+    room = style.width - len(MARGIN)
     if style.width < NARROW:
-        return [MARGIN + text for text in _columns(_fitted([*right, *left], style), spread=True, style=style)]
-    counted = _columns(left, spread=style.width >= WIDE, style=style)
-    estimated = _columns(right, spread=True, style=style)
-    height = max(len(counted), len(estimated))
-    counted += [" " * _length(left, spread=style.width >= WIDE)] * (height - len(counted))
-    if style.width >= WIDE:
-        room = style.width - len(MARGIN) - len(GUTTER) - _length(left, spread=True) - _length(right, spread=True) - 2
-        notes = [quantity.note for _, quantity in selection.chosen(section.quantities, selection.ESTIMATED)]
-        estimated = _annotated(estimated, notes, room, style)
-    estimated += [""] * (height - len(estimated))
-    return [MARGIN + one + GUTTER + other for one, other in zip(counted, estimated, strict=True)]
+        rows = _fitted([*right, *left], room, style)
+        return [MARGIN + line for line in _columns(rows, spread=True, style=style)]
+    wide = style.width >= WIDE
+    indent = _length(left, spread=wide)
+    room -= indent + len(GUTTER)
+    right = _fitted(right, room, style)
+    one = _columns(left, spread=wide, style=style)
+    other = _columns(right, spread=True, style=style)
+    if wide:
+        room -= _length(right, spread=True) + 2
+        other = _annotated(other, [quantity.note for _, quantity in estimated], room, style)
+    height = max(len(one), len(other))
+    one += [" " * indent] * (height - len(one))
+    other += [""] * (height - len(other))
+    return [MARGIN + first + GUTTER + second for first, second in zip(one, other, strict=True)]
 
 
 def _row(label: str, quantity: Quantity, style: Style) -> tuple[str, str, str, str]:
@@ -155,9 +162,9 @@ def _row(label: str, quantity: Quantity, style: Style) -> tuple[str, str, str, s
     return style.text(label), style.text(number), style.text(unit), style.text(words.spread(quantity))
 
 
-def _fitted(rows: Sequence[tuple[str, str, str, str]], style: Style) -> list[tuple[str, str, str, str]]:
-    """Rows whose labels are cut where a line would else be wider than the screen."""
-    over = len(MARGIN) + _length(rows, spread=True) - style.width
+def _fitted(rows: Sequence[tuple[str, str, str, str]], room: int, style: Style) -> list[tuple[str, str, str, str]]:
+    """Rows whose labels are cut where a line would else be wider than its room."""
+    over = _length(rows, spread=True) - room
     longest = max((len(row[0]) for row in rows), default=0)
     return [(clip(row[0], longest - over, style), *row[1:]) for row in rows] if over > 0 else list(rows)
 
@@ -190,7 +197,8 @@ def _columns(rows: Sequence[tuple[str, str, str, str]], *, spread: bool, style: 
 
 def _all(section: Section, style: Style) -> list[str]:
     """Every quantity with its interval and what it counts, a line each."""
-    rows = _fitted([_row(words.label(name), quantity, style) for name, quantity in section.quantities.items()], style)
+    rows = [_row(words.label(name), quantity, style) for name, quantity in section.quantities.items()]
+    rows = _fitted(rows, style.width - len(MARGIN), style)
     notes = [quantity.note for quantity in section.quantities.values()]
     room = style.width - len(MARGIN) - _length(rows, spread=True) - 2
     return [MARGIN + line for line in _annotated(_columns(rows, spread=True, style=style), notes, room, style)]

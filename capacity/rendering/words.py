@@ -23,7 +23,9 @@ _UNITS = {
     "_bytes": "byte", "_flop": "FLOP", "_usd": "USD", "_bits": "bit", "_hz": "Hz", "_s": "s", "_w": "W", "_j": "J", "_g": "g",
 }  # fmt: skip
 _LABELS = {
-    "memory_per_device": "Memory", "cost_per_million_tokens": "Cost a M tokens", "tokens_per_s": "Tokens/s", "run_time": "Run",
+    "memory_per_device": "Memory", "cost_per_million_tokens": "Cost a M tokens",
+    "cost_per_million_requests": "Cost a M requests",
+    "cost_per_million_images": "Cost a M images", "tokens_per_s": "Tokens/s", "run_time": "Run",
     "activations_without_recomputation": "Activations, all kept",
     "activations_with_selective_recomputation": "Activations, selective", "activations_with_full_recomputation": "Activations, full",
 }  # fmt: skip

@@ -6,8 +6,8 @@ from capacity.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, ClassVar
     from collections.abc import Callable
+    from typing import Any, ClassVar
 
 SCHEMA_VERSION = 1
 

@@ -13,8 +13,8 @@ from capacity.importers.huggingface.config import Config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
     from collections.abc import Callable
+    from typing import Any
 
     from capacity.spec.model import ModelSpec
 

@@ -1,0 +1,220 @@
+"""One replica that serves: its layout, what its memory holds, how long its steps take."""
+
+from __future__ import annotations
+
+from math import inf
+
+from capacity.errors import InputError
+from capacity.estimators import feeding, layout
+from capacity.estimators.case import FORMATS
+from capacity.estimators.lowering import Tokens, lower
+from capacity.estimators.pricing import Pricer
+from capacity.estimators.serving_time import FRONT_END_PER_TOKEN_S, FRONT_END_S, decode_step, prefill
+from capacity.estimators.sharding import shard
+from capacity.estimators.training_time import Network
+from capacity.formula import scaled, sourced, total
+from capacity.formulas import memory, schedule
+from capacity.record import Record, replace
+from capacity.spec.plan import Plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from capacity.estimators.case import Case
+    from capacity.spec.device import Cluster
+    from capacity.spec.model import ModelSpec
+    from capacity.spec.op import Op
+    from capacity.spec.workload import Workload
+
+# Engines set this share of memory aside for weights, cache and activations.
+ENGINE_SHARE = 0.92
+# Groups that quantised checkpoints leave at 16 bits.
+KEPT_GROUPS = ("embedding", "head", "router")
+# Machines of one person, where models are run for one user and in 4 bits.
+PERSONAL = ("consumer", "laptop", "embedded", "phone")
+# Tokens of one step's activations that must fit beside weights and cache.
+ACTIVATION_TOKENS = 8192.0
+# A recurrence keeps its state in fp32.
+STATE_BYTES = 4.0
+# Buffers of the collectives of a replica on several devices.
+COMMUNICATOR_BYTES = 0.5e9
+
+
+class Room(Record):
+    """What one device has for requests: bytes left beside the fixed parts, and what one request of a context takes.
+
+    token_bytes: KV cache per token, averaged over the context (a window keeps less); state_bytes: of a recurrence.
+    """
+
+    left_bytes: float
+    token_bytes: float
+    state_bytes: float
+    context: float
+
+    @property
+    def request_bytes(self) -> float:
+        """Bytes of one whole request."""
+        return self.token_bytes * self.context + self.state_bytes
+
+    @property
+    def requests(self) -> float:
+        """Requests that fit: any number where a request keeps nothing."""
+        return schedule.held_requests(self.left_bytes, self.request_bytes) if self.request_bytes else inf
+
+
+class Load(Record):
+    """One replica at a steady load: memory parts, times by part, and what follows."""
+
+    model: ModelSpec
+    workload: Workload
+    plan: Plan
+    cluster: Cluster
+    word: str
+    widths: dict[str, float]
+    memory: dict[str, float]
+    fits: bool
+    step: dict[str, float]
+    prompt: dict[str, float]
+    running: float
+    room: Room
+
+
+def _plan(case: Case, model: ModelSpec, workload: Workload, cluster: Cluster, widths: dict[str, float]) -> Plan:
+    """The user's layout, or the fewest devices (a power of two) that hold weights and the asked-for requests."""
+    fixed = {name: case.number(name, "1", 1.0, 4096.0, whole=True) for name in ("tp", "pp", "ep", "dp")}
+    tp, pp, ep, dp = (fixed[name] for name in ("tp", "pp", "ep", "dp"))
+    devices = case.devices if "serve" in case.modes and len(case.modes) == 1 else None
+    if tp is None and pp is None and devices is None:
+        fewest = fewest_replica(case, model, workload, cluster, widths)
+        tp = fewest.tp if fewest else _most_tp(model, cluster)
+        pp = fewest.pp if fewest else 1.0
+    elif tp is None:
+        if devices is not None:
+            room = devices / ((pp or 1.0) * (dp or 1.0))
+            tp = _most_tp(model, cluster, room)
+        else:
+            tp = 1.0
+    tp, pp = tp or 1.0, pp or 1.0
+    replicas = dp or (max(devices // (tp * pp), 1.0) if devices is not None else 1.0)
+    plan = Plan(dp=replicas, tp=tp, pp=pp, ep=ep or 1.0)
+    layout.check(model, replace(plan, ep=1.0), plan.devices)
+    if devices is not None and plan.devices != devices:
+        raise InputError(
+            f"{devices:g} devices do not split into replicas of tp {tp:g} x pp {pp:g}; "
+            f"use a multiple of {tp * pp:g} or give --tp and --pp"
+        )
+    if plan.tp > 1.0 and plan.tp > max(cluster.devices_per_node, 1) * 8:
+        raise InputError(
+            f"tensor parallelism {plan.tp:g} spans more than 8 nodes of {cluster.devices_per_node}; use --pp"
+        )
+    return plan
+
+
+def _most_tp(model: ModelSpec, cluster: Cluster, room: float | None = None) -> float:
+    most = float(cluster.devices_per_node) if room is None else min(room, float(cluster.devices_per_node))
+    tp = 1.0
+    while tp * 2.0 <= most and layout.divides_heads(model, tp * 2.0) and (room is None or room % (tp * 2.0) == 0.0):
+        tp *= 2.0
+    return tp
+
+
+def fewest_replica(
+    case: Case, model: ModelSpec, workload: Workload, cluster: Cluster, widths: dict[str, float]
+) -> Plan | None:
+    """The smallest replica that holds the weights and one request, inside a node first, then over a pipeline."""
+    for plan in _replicas(model, cluster):
+        room = room_of(case, model, workload, plan, cluster, widths)[1]
+        if room.left_bytes > 0.0 and room.requests >= 1.0:
+            return plan
+    return None
+
+
+def _replicas(model: ModelSpec, cluster: Cluster) -> Iterator[Plan]:
+    tp = 1.0
+    while tp <= cluster.devices_per_node:
+        if layout.divides_heads(model, tp):
+            yield Plan(tp=tp)
+        tp *= 2.0
+    tp, pp = _most_tp(model, cluster), 2.0
+    while pp <= min(64.0, feeding.layer_count(model)):
+        yield Plan(tp=tp, pp=pp)
+        pp *= 2.0
+
+
+def room_of(
+    case: Case, model: ModelSpec, workload: Workload, plan: Plan, cluster: Cluster, widths: dict[str, float]
+) -> tuple[dict[str, float], Room]:
+    """Fixed memory parts of a device, and what it has left for requests."""
+    context = workload.prompt_len + workload.output_len
+    table = step_table(model, 1.0, context)
+    kv_width = workload.precision.kv_bits / 8.0
+    weights: dict[str, float] = {}
+    cache = state = 0.0
+    for whole in table:
+        op = shard(whole, plan.tp, plan.ep)
+        stages = 1.0 if whole.kind == "embedding" or whole.part == "head" else plan.pp
+        width = widths.get(op.group or "", widths[""]) if op.kind in ("gemm", "embedding", "conv") else 2.0
+        elements = whole.count * op.copies * op.weight_elements
+        weights[whole.part] = weights.get(whole.part, 0.0) + memory.weight_bytes(elements, width, stages)
+        if op.kind == "attention":
+            held = memory.cached_tokens(1.0, op.keys, op.window)
+            cache += whole.count * held * op.cache_elements / plan.pp * kv_width
+        elif op.kind == "scan":
+            state += whole.count * op.heads * op.key_size * op.value_size * STATE_BYTES / plan.pp
+    parts = {"weights": total(weights)}
+    widest = max((op.n for op in table if op.kind == "gemm" and op.part != "head"), default=model.hidden)
+    batch_tokens = min(ACTIVATION_TOKENS, workload.prompt_len * workload.concurrency)
+    parts["activations"] = memory.ffn_activation_bytes(batch_tokens, widest, 2.0, plan.tp, 2.0)
+    groups = COMMUNICATOR_BYTES if plan.tp * plan.pp > 1.0 else 0.0
+    parts["runtime"] = sourced(case.profile.context_bytes + groups, "runtime context")
+    left = ENGINE_SHARE * cluster.device.memory_bytes - sum(parts.values())
+    return parts, Room(max(left, 0.0), cache / context, state, context)
+
+
+def step_table(model: ModelSpec, sequences: float, context: float) -> tuple[Op, ...]:
+    """Ops of one decode step at a context; of a whole pass for models that do not generate."""
+    if not feeding.generates(model):
+        return lower(model, feeding.feed(model, sequences, context))
+    return lower(model, Tokens(sequences=sequences, queries=1.0, past=context - 1.0, encoder=context, encoded=True))
+
+
+def load_replica(
+    case: Case,
+    model: ModelSpec,
+    workload: Workload,
+    cluster: Cluster,
+    word: str,
+    widths: dict[str, float],
+    plan: Plan | None = None,
+) -> Load:
+    plan = plan or _plan(case, model, workload, cluster, widths)
+    per_node = min(cluster.devices_per_node, int(plan.devices))
+    # A replica on part of a node answers for that part of the host.
+    host = cluster.host_w * per_node / cluster.devices_per_node
+    cluster = replace(cluster, devices_per_node=per_node, nodes=max(int(-(-plan.devices // per_node)), 1), host_w=host)
+    parts, room = room_of(case, model, workload, plan, cluster, widths)
+    held = room.requests
+    fits = room.left_bytes > 0.0 and held >= 1.0
+    running = schedule.running_sequences(workload.concurrency, held) if fits else 1.0
+    parts["KV cache"] = memory.kv_cache_bytes(running * room.context, room.token_bytes, 1.0)
+    if room.state_bytes:
+        parts["recurrent state"] = scaled(room.state_bytes, running)
+    wide = frozenset(group for group, width in widths.items() if width >= 2.0) if widths[""] < 2.0 else frozenset()
+    pricer = Pricer(
+        cluster.device, case.profile, FORMATS[word][1], widths, 2.0, workload.precision.kv_bits / 8.0, wide=wide
+    )
+    network = Network.of(cluster, case.profile)
+    if feeding.generates(model):
+        step = decode_step(model, plan, network, pricer, running, workload.prompt_len + workload.output_len / 2.0)
+        prompt = prefill(model, plan, network, pricer, 1.0, workload.prompt_len)
+    else:
+        prompt = step = prefill(model, plan, network, pricer, running, workload.prompt_len)
+    return Load(model, workload, plan, cluster, word, widths, parts, fits, step, prompt, running, room)
+
+
+def first_token_s(load: Load, step: float, prompt: float, token: float) -> float:
+    """Time to first token of one request among those running, before any wait for KV cache."""
+    busy = min((load.running - 1.0) * prompt / (token * load.workload.output_len), 0.9)
+    front = sourced(FRONT_END_S + FRONT_END_PER_TOKEN_S * load.workload.prompt_len, "server front end")
+    return schedule.time_to_first_token_s(prompt, step, busy, front)

@@ -1,0 +1,218 @@
+"""One training run: what is trained, on how many devices, in which layout, with its parts priced."""
+
+from __future__ import annotations
+
+from capacity.errors import InputError
+from capacity.estimators import feeding, layout
+from capacity.estimators.assumptions import one_of
+from capacity.estimators.case import training_precision
+from capacity.estimators.lowering import Tokens, active_parameter_count, lower, parameter_count
+from capacity.estimators.pricing import Pricer, peak_flop_per_s
+from capacity.estimators.stacks import STACKS
+from capacity.estimators.training_memory import OPTIMIZER_STATE_BYTES, training_memory, weights_of
+from capacity.estimators.training_time import Network, step_time
+from capacity.formula import sourced
+from capacity.formulas import flops, scaling, schedule
+from capacity.record import Record, replace
+from capacity.spec.workload import Workload
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from capacity.spec.plan import Plan
+    from typing import Any
+
+    from capacity.estimators.case import Case
+    from capacity.spec.device import Cluster
+    from capacity.spec.model import ModelSpec
+    from capacity.spec.op import Op
+
+# A run longer than this is given more nodes, when the user did not say how many.
+PATIENCE_S = 30.0 * 86400.0
+# First guess of utilisation, only to choose a number of nodes.
+ROUGH_UTILISATION = 0.4
+# Any device of a job stops it: about 50,000 device-hours between interruptions in published large runs.
+DEVICE_FAILURE_INTERVAL_S = 5e4 * 3600.0
+RESTART_S = 900.0
+STORAGE_BYTES_PER_S_PER_NODE = 2e9
+
+
+class Run(Record):
+    """One model trained one way on one cluster, with its parts priced."""
+
+    model: ModelSpec
+    table: tuple[Op, ...]
+    workload: Workload
+    plan: Plan
+    cluster: Cluster
+    fits: bool
+    memory: dict[str, float]
+    time: dict[str, float]
+    rounds: float
+
+
+def read_workload(case: Case) -> tuple[Workload, float]:
+    """The training workload and the number of devices, both with their assumptions noted."""
+    note, take = case.assumptions.note, case.assumptions.take
+    mode = next((mode for mode in case.modes if mode != "serve"), "train")
+    word, precision = training_precision(case)
+    note(
+        "training precision",
+        word,
+        "",
+        "user" if "precision" in case.request else "default",
+        "mixed precision: fp32 gradients and master weights",
+    )
+    optimizer = one_of("--optimizer", case.request.get("optimizer"), tuple(OPTIMIZER_STATE_BYTES)) or "adamw"
+    note("optimizer", optimizer, "", "user" if "optimizer" in case.request else "default")
+    table = lower(case.model, Tokens())
+    params = parameter_count(table)
+    active = active_parameter_count(table)
+    longest = feeding.longest(case.model) or 4096.0
+    seq_len = take(
+        "sequence length",
+        case.number("seq_len", "1", 1.0, 1e8, whole=True),
+        min(4096.0, longest),
+        "1",
+        "usual for pre-training",
+    )
+    tokens = case.number("tokens", "1", 1.0, 1e17)
+    optimal = scaling.compute_optimal_tokens(sourced(active, "active parameters"))
+    tokens = (
+        take("training tokens", tokens, optimal, "1", "compute-optimal, 20 per parameter (hoffmann2022)")
+        if mode == "train"
+        else take("training tokens", tokens, 1e8, "1", "a usual fine-tuning set")
+    )
+    batch = case.number("batch", "1", 1.0, 1e8, whole=True)
+    batch = take(
+        "global batch",
+        batch,
+        _default_batch(mode, active, seq_len, tokens),
+        "1",
+        "grows with the square root of the model, as published runs do",
+    )
+    rank = (
+        take("LoRA rank", case.number("lora_rank", "1", 1.0, 4096.0, whole=True), 16.0, "1", "usual")
+        if mode == "lora"
+        else 16.0
+    )
+    workload = Workload(
+        mode=mode,
+        tokens=tokens,
+        seq_len=seq_len,
+        global_batch=batch,
+        optimizer=optimizer,
+        precision=precision,
+        lora_rank=rank,
+    )
+    devices = case.devices
+    if devices is None:
+        devices = _default_devices(case, workload, params, active)
+        note("devices", devices, "1", "default", "whole nodes that hold it and finish within about 30 days")
+    else:
+        note("devices", devices, "1", "user")
+    return workload, devices
+
+
+def _default_batch(mode: str, active: float, seq_len: float, tokens: float) -> float:
+    """Sequences a step: 2 million tokens at 7 billion parameters, with the root of size; a power of two."""
+    wanted = 2e6 * (active / 7e9) ** 0.5 if mode == "train" else 2.5e5
+    wanted = min(max(wanted, 1.25e5), 1.6e7, max(tokens / 100.0, seq_len))
+    batch = 1.0
+    while batch * 2.0 * seq_len <= wanted * 1.2:
+        batch *= 2.0
+    return batch
+
+
+def _default_devices(case: Case, workload: Workload, params: float, active: float) -> float:
+    """A power of two of nodes: enough for the states and for a run of about a month."""
+    device = case.cluster.device
+    per_node = float(case.cluster.devices_per_node)
+    peak, _ = peak_flop_per_s(device, workload.precision.compute)
+    work = flops.rule_of_thumb_training_flop(active, workload.tokens)
+    by_time = work / (peak * ROUGH_UTILISATION * PATIENCE_S)
+    states = params * (18.0 if workload.mode != "lora" else 2.2)
+    by_memory = states / (layout.USABLE_SHARE * device.memory_bytes) * 1.15
+    wanted = max(by_time, by_memory)
+    if workload.mode != "train" and wanted <= 1.0:
+        return 1.0
+    nodes = 1.0
+    while nodes * per_node < wanted and nodes * per_node < 131072.0:
+        nodes *= 2.0
+    # More devices than sequences in a batch have nothing to do.
+    while nodes > 1.0 and nodes * per_node > workload.global_batch * per_node * 8.0:
+        nodes /= 2.0
+    return nodes * per_node
+
+
+def _given_plan(case: Case, devices: float) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    for name in ("dp", "tp", "pp", "ep", "micro_batch", "interleave"):
+        value = case.number(name, "1", 1.0, 1e6, whole=True)
+        if value is not None:
+            given[name] = value
+    zero = case.number("zero", "1", 0.0, 3.0, whole=True)
+    if zero is not None:
+        given["zero"] = zero
+    recompute = one_of("--recompute", case.request.get("recompute"), ("none", "selective", "full"))
+    if recompute is not None:
+        given["recompute"] = recompute
+    known = [name for name in ("dp", "tp", "pp") if name in given]
+    product = 1.0
+    for name in known:
+        product *= given[name]
+    if devices % product:
+        text = " x ".join(f"{name} {given[name]:g}" for name in known)
+        raise InputError(f"{text} = {product:g} does not divide {devices:g} devices; change --devices or the layout")
+    return given
+
+
+def price_run(
+    case: Case, model: ModelSpec, workload: Workload, cluster: Cluster, devices: float, plan: Plan | None = None
+) -> Run:
+    """Lower, shard, price, schedule."""
+    per_node = min(cluster.devices_per_node, int(devices))
+    cluster = replace(cluster, devices_per_node=per_node, nodes=max(int(devices // per_node), 1))
+    context = case.profile.context_bytes
+    one = lower(model, feeding.feed(model, 1.0, 1.0))
+    weights = weights_of(one)
+    stack = STACKS[one_of("--stack", case.request.get("stack"), tuple(STACKS)) or "tuned"]
+    pricer = Pricer(
+        cluster.device,
+        case.profile,
+        workload.precision.compute,
+        {"": workload.precision.weight_bits / 8.0},
+        workload.precision.activation_bits / 8.0,
+        sustained=case.profile.sustained_share * stack.sustained,
+        attention_share=stack.attention,
+        wide=frozenset({"head", "router"} if workload.precision.compute == "fp8" else ()),
+    )
+    network = Network.of(cluster, case.profile)
+
+    def rounds_of(plan: Plan) -> float:
+        return schedule.micro_batches(
+            workload.global_batch, sourced(plan.dp, "data parallel"), sourced(plan.micro_batch, "micro-batch")
+        )
+
+    def table_of(plan: Plan) -> tuple[Op, ...]:
+        return lower(model, feeding.feed(model, plan.micro_batch, workload.seq_len))
+
+    def price(plan: Plan) -> dict[str, float]:
+        return step_time(model, table_of(plan), weights, workload, plan, network, pricer, stack, rounds_of(plan))
+
+    fitting = True
+    if plan is None:
+        given = _given_plan(case, devices)
+        plan, fitting = layout.choose_training_plan(model, one, workload, cluster, given, context, devices, price)
+        layout.check(model, plan, devices)
+    rounds = rounds_of(plan)
+    held = training_memory(model, weights, workload, plan, rounds, context)
+    return Run(model, table_of(plan), workload, plan, cluster, fitting, held, price(plan), rounds)
+
+
+def goodput_of(cluster: Cluster, checkpoint: float, devices: float) -> tuple[float, float]:
+    """Share of wall time that moves a run forward, and the checkpoint interval that makes it so."""
+    storage = cluster.storage_bytes_per_s or STORAGE_BYTES_PER_S_PER_NODE * cluster.nodes
+    failures = schedule.failure_interval_s(DEVICE_FAILURE_INTERVAL_S, devices)
+    saving = checkpoint / storage
+    interval = schedule.best_checkpoint_interval_s(saving, failures)
+    return schedule.goodput(saving, interval, failures, RESTART_S), interval
