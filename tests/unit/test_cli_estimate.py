@@ -23,6 +23,8 @@ REQUESTS = {
     "does not fit": {"model": "llama-3.1-70b", "mode": "train", "devices": 8},
     "experts": {"model": "deepseek-v3", "mode": "serve", "precision": "fp8"},
     "lora": {"model": "llama-3.1-8b", "mode": "lora", "device": "rtx-4090"},
+    "reads only": {"model": "bert-large", "mode": "serve"},
+    "sees only": {"model": "vit-b-16", "mode": "serve"},
     "finetune": {"model": "llama-3.1-8b", "mode": "finetune", "tokens": 1e8},
 }
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
