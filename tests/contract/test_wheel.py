@@ -55,4 +55,4 @@ def test_the_core_needs_nothing(wheel):
     assert fields["Requires-Python"] == ">=3.11"
     assert [need for need in fields.get_all("Requires-Dist") if "extra ==" not in need] == []
     (entry,) = (name for name in wheel.namelist() if name.endswith("/entry_points.txt"))
-    assert "capacity = capacity.cli:main" in wheel.read(entry).decode()
+    assert "capacity = capacity.cli:script" in wheel.read(entry).decode()
