@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     T = TypeVar("T", bound="Record")
 else:
 
-    def dataclass_transform(**_):
+    def dataclass_transform(**_: object) -> object:
         """Tell type checkers, and nobody else, that subclasses are dataclasses."""
         return lambda decorated: decorated
 
@@ -33,7 +33,7 @@ class Record:
     def __init_subclass__(cls) -> None:
         own = tuple(
             name
-            for name, kind in cls.__dict__.get("__annotations__", {}).items()
+            for name, kind in getattr(cls, "__annotations__", {}).items()
             if name not in cls._fields and not str(kind).startswith("ClassVar")
         )
         cls._fields = cls._fields + own

@@ -38,7 +38,7 @@ def _read(path: str, status: os.stat_result) -> dict[str, Any]:
     place = _place(stamp[1])
     try:
         with open(place, "rb") as file:
-            kept = marshal.load(file)
+            kept = marshal.load(file)  # noqa: S302 - from the user's own folder, as compiled Python is
         if kept[0] == stamp:
             table: dict[str, Any] = kept[1]
             return table

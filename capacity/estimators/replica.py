@@ -188,6 +188,7 @@ def load_replica(
     widths: dict[str, float],
     plan: Plan | None = None,
 ) -> Load:
+    """A replica at a steady load: the user's layout or the smallest, its memory and its times."""
     plan = plan or _plan(case, model, workload, cluster, widths)
     per_node = min(cluster.devices_per_node, int(plan.devices))
     # A replica on part of a node answers for that part of the host.

@@ -28,11 +28,9 @@ from capacity.formulas import energy, flops, memory, scaling, schedule, traffic
 from capacity.record import replace
 from capacity.spec.estimate import Section
 from capacity.spec.plan import Plan
-from capacity.spec.plan import Plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from capacity.spec.workload import Workload
     from collections.abc import Mapping
     from typing import Any
 
@@ -41,6 +39,7 @@ if TYPE_CHECKING:
     from capacity.estimators.training_run import Run
     from capacity.spec.device import Cluster
     from capacity.spec.model import ModelSpec
+    from capacity.spec.workload import Workload
 
 
 def training_section(case: Case) -> tuple[Section, dict[str, dict[str, float]]]:

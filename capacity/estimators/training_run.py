@@ -18,13 +18,13 @@ from capacity.spec.workload import Workload
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from capacity.spec.plan import Plan
     from typing import Any
 
     from capacity.estimators.case import Case
     from capacity.spec.device import Cluster
     from capacity.spec.model import ModelSpec
     from capacity.spec.op import Op
+    from capacity.spec.plan import Plan
 
 # A run longer than this is given more nodes, when the user did not say how many.
 PATIENCE_S = 30.0 * 86400.0

@@ -121,7 +121,7 @@ def step_time(
         parts["pipeline bubble"] = scaled(schedule.bubble_fraction(micro_batches, plan.pp, plan.interleave), step)
         # The bubble is made of mean stages, the rest of slowest ones: let the parts add up exactly.
         parts["pipeline bubble"] = step - sum(v for k, v in parts.items() if k != "pipeline bubble")
-    parts |= _data_parallel(model, weights, workload, plan, network, pricer, stack, micro_batches, slowest)
+    parts |= _data_parallel(weights, workload, plan, network, pricer, stack, micro_batches, slowest)
     nodes = ops.maximum(plan.devices / network.devices_per_node, 1.0)
     so_far = sum(parts.values())
     parts["stragglers"] = scaled(so_far, stack.straggler * ops.log(nodes) / ops.log(2.0))
@@ -247,7 +247,6 @@ def _hop_s(model: ModelSpec, workload: Workload, plan: Plan, network: Network) -
 
 
 def _data_parallel(
-    model: ModelSpec,
     weights: Weights,
     workload: Workload,
     plan: Plan,
