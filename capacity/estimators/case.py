@@ -192,11 +192,17 @@ def _cluster(
 
 
 def _priced(cluster: Cluster, request: dict[str, Any], folders: tuple[Any, ...], assumptions: Assumptions) -> Cluster:
+    stated = {
+        "devices_per_node": ("devices a node", float(cluster.devices_per_node), "1"),
+        "link": ("link inside a node", cluster.device.link.bytes_per_s if cluster.device.link else 0.0, "byte/s"),
+        "inter": ("network of a device", cluster.inter.bytes_per_s if cluster.inter else 0.0, "byte/s"),
+        "host_w": ("host power of a node", float(cluster.host_w), "W"),
+    }
     for name, source in cluster.assumptions.items():
-        assumptions.note(name, source, "", "default", "cluster defaults by kind of device")
-    pue = assumptions.take(
-        "PUE", number("--pue", request.get("pue"), "1", 1.0, 5.0), float(cluster.pue), "1", "usual data centre"
-    )
+        if name in stated:
+            assumptions.note(*stated[name], "default", source)
+    usual = cluster.assumptions.get("pue", "as the cluster's entry states")
+    pue = assumptions.take("PUE", number("--pue", request.get("pue"), "1", 1.0, 5.0), float(cluster.pue), "1", usual)
     price = number("--price", request.get("price"), "USD/h", 0.0, 1e5)
     known = cluster.usd_per_device_hour if cluster.usd_per_device_hour is not None else cluster.device.usd_per_hour
     if price is not None:

@@ -51,15 +51,20 @@ def divides_heads(model: ModelSpec, tp: float) -> bool:
     return all(heads % tp == 0.0 for heads in attention_heads(model))
 
 
-def check(model: ModelSpec, plan: Plan, devices: float) -> None:
-    """Refuse, in one line, a layout that cannot exist."""
-    if not divides_heads(model, plan.tp):
+def check_heads(model: ModelSpec, tp: float) -> None:
+    """Refuse, in one line, a tensor parallelism that would cut a head."""
+    if not divides_heads(model, tp):
         heads = "/".join(f"{heads:g}" for heads in attention_heads(model))
-        legal = [str(tp) for tp in (1, 2, 4, 8, 16) if divides_heads(model, float(tp))]
+        legal = [str(degree) for degree in (1, 2, 4, 8, 16) if divides_heads(model, float(degree))]
         raise InputError(
-            f"tensor parallelism {plan.tp:g} does not divide the {heads} attention heads of {model.name}; "
+            f"tensor parallelism {tp:g} does not divide the {heads} attention heads of {model.name}; "
             f"use {', '.join(legal)}"
         )
+
+
+def check(model: ModelSpec, plan: Plan, devices: float) -> None:
+    """Refuse, in one line, a layout that cannot exist."""
+    check_heads(model, plan.tp)
     layers = feeding.layer_count(model)
     if plan.pp > layers:
         raise InputError(f"{plan.pp:g} pipeline stages are more than the {layers:g} layers of {model.name}; use fewer")

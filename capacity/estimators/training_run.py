@@ -105,8 +105,13 @@ def read_workload(case: Case) -> tuple[Workload, float]:
         lora_rank=rank,
     )
     devices = case.devices
-    if devices is None:
+    if devices is None and all(name in case.request for name in _CUTS):
+        devices = _ranks(case)
+        note("devices", devices, "1", "user", "dp x tp x pp")
+    elif devices is None:
         devices = _default_devices(case, workload, params, active)
+        # A layout that was given in part may need more devices, or another multiple.
+        devices = max(-(-devices // _ranks(case)), 1.0) * _ranks(case)
         note("devices", devices, "1", "default", "whole nodes that hold it and finish within about 30 days")
     else:
         note("devices", devices, "1", "user")
@@ -156,14 +161,22 @@ def _given_plan(case: Case, devices: float) -> dict[str, Any]:
     recompute = one_of("--recompute", case.request.get("recompute"), ("none", "selective", "full"))
     if recompute is not None:
         given["recompute"] = recompute
-    known = [name for name in ("dp", "tp", "pp") if name in given]
-    product = 1.0
-    for name in known:
-        product *= given[name]
-    if devices % product:
-        text = " x ".join(f"{name} {given[name]:g}" for name in known)
-        raise InputError(f"{text} = {product:g} does not divide {devices:g} devices; change --devices or the layout")
+    layout.check_heads(case.model, given.get("tp", 1.0))
+    if devices % _ranks(case):
+        text = " x ".join(f"{name} {given[name]:g}" for name in _CUTS if name in given)
+        raise InputError(f"{text} does not divide {devices:g} devices; change --devices or the layout")
     return given
+
+
+_CUTS = ("dp", "tp", "pp")
+
+
+def _ranks(case: Case) -> float:
+    """Devices that the layout's given degrees take together."""
+    product = 1.0
+    for name in _CUTS:
+        product *= case.number(name, "1", 1.0, 1e6, whole=True) or 1.0
+    return product
 
 
 def price_run(
@@ -182,7 +195,8 @@ def price_run(
         workload.precision.compute,
         {"": workload.precision.weight_bits / 8.0},
         workload.precision.activation_bits / 8.0,
-        sustained=case.profile.sustained_share * stack.sustained,
+        # No stack runs products faster than they run alone.
+        sustained=min(case.profile.sustained_share * stack.sustained, 1.0),
         attention_share=stack.attention,
         wide=frozenset({"head", "router"} if workload.precision.compute == "fp8" else ()),
     )
