@@ -10,6 +10,8 @@ from capacity.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from capacity.laws.profile import Profile
     from capacity.spec.device import Device
     from capacity.spec.op import Op
@@ -36,6 +38,11 @@ def peak_flop_per_s(device: Device, dtype: str) -> tuple[float, str]:
             return rate, name
     known = ", ".join(device.peak_dense_flop_per_s) or "none"
     raise InputError(f"{device.name} states no dense peak for {dtype} (known: {known}); choose another --precision")
+
+
+def label(op: Op, terms: Mapping[str, float]) -> str:
+    """The op's name, numbered where a block before has an op of that name: no term may replace another's."""
+    return op.name if op.name not in terms else f"{op.name} ({len(terms) + 1})"
 
 
 class Pricer(Record):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from capacity.estimators import feeding
 from capacity.estimators.lowering import Tokens, lower
+from capacity.estimators.pricing import label
 from capacity.estimators.sharding import shard
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import collectives, traffic
@@ -88,7 +89,8 @@ def _forward(
             continue
         op = shard(whole, plan.tp, plan.ep)
         name, each = _price(op, pricer, whole, tokens, plan)
-        groups.setdefault(name, {})[op.name] = scaled(each, whole.count)
+        terms = groups.setdefault(name, {})
+        terms[label(op, terms)] = scaled(each, whole.count)
     parts = {name: total(terms) for name, terms in groups.items()}
     if plan.tp > 1.0:
         parts["tensor-parallel traffic"] = _all_reduces(model, plan, network, pricer, tokens)

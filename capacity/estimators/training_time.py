@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from capacity import ops
 from capacity.estimators import feeding
+from capacity.estimators.pricing import label
 from capacity.estimators.sharding import shard
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import collectives, memory, schedule, traffic
@@ -147,8 +148,8 @@ def _block_parts(
             continue
         op = shard(whole, plan.tp, plan.ep, sequence_parallel=plan.sequence_parallel)
         count = whole.count
-        name = f"{op.name}"
         if op.kind == "gemm":
+            name = label(op, forward["GEMM"])
             forward["GEMM"][name] = scaled(pricer.gemm_s(op, op.m, op.n, op.k), count)
             inputs = pricer.gemm_s(op, op.m, op.k, op.n)
             grads = (
@@ -158,10 +159,12 @@ def _block_parts(
             )
             backward["GEMM"][name] = scaled(grads, count)
         elif op.kind in ("attention", "scan"):
+            name = label(op, forward["attention"])
             each = pricer.attention_s(op) if op.kind == "attention" else pricer.scan_s(op)
             forward["attention"][name] = scaled(each, count)
             backward["attention"][name] = scaled(each, count * ATTENTION_BACKWARD)
         elif op.kind in ("elementwise", "conv"):
+            name = label(op, forward["element-wise"])
             launches = SMALL_KERNELS / 3.0 * min(stack.elementwise, 1.0)
             each = pricer.memory_s(op.elements * width, launches, stack.elementwise)
             forward["element-wise"][name] = scaled(each, count)
@@ -224,7 +227,7 @@ def _head_s(table: tuple[Op, ...], plan: Plan, pricer: Pricer) -> float:
             continue
         op = shard(whole, plan.tp)
         logits = pricer.memory_s(op.m * op.n * 20.0, 10.0)
-        terms[op.name] = total(
+        terms[label(op, terms)] = total(
             {
                 "forward": pricer.gemm_s(op, op.m, op.n, op.k),
                 "inputs": pricer.gemm_s(op, op.m, op.k, op.n),
