@@ -2,7 +2,7 @@
 
 `tomllib` takes 4 ms to import and most of a millisecond a file, more than pricing a whole cluster. What it
 read is kept in the user's cache folder, named after the file, and used while path, size and time of
-change are the same; within a process it is kept in memory. Where nothing can be kept, every process parses for itself.
+change are the same. Where nothing can be kept, every process parses for itself.
 """
 
 from __future__ import annotations
@@ -16,24 +16,27 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def read_toml(path: str) -> dict[str, Any]:
+# tomllib takes time with the square of the dots in a key: a minute for 40 kB of them on one line.
+LONGEST_LINE_BYTES = 1000
+
+_known: dict[str, dict[str, Any]] = {}
+
+
+def read_toml(path: str, *, keep: bool = True) -> dict[str, Any]:
     """The table a TOML file holds.
 
+    keep: use and make a kept copy; for files that come with the package, not for those somebody may be editing.
     Raises OSError where it cannot be read and ValueError (or RecursionError) where it is no TOML.
     """
+    if not keep:
+        return _parse(path)
+    if path not in _known:
+        _known[path] = _kept(path)
+    return _known[path]
+
+
+def _kept(path: str) -> dict[str, Any]:
     status = os.stat(path)
-    known = _known.get(path)
-    if known is not None and known[0] == (status.st_mtime_ns, status.st_size):
-        return known[1]
-    table = _read(path, status)
-    _known[path] = ((status.st_mtime_ns, status.st_size), table)
-    return table
-
-
-_known: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {}
-
-
-def _read(path: str, status: os.stat_result) -> dict[str, Any]:
     stamp = (sys.hexversion, os.path.abspath(path), status.st_mtime_ns, status.st_size)
     place = _place(stamp[1])
     try:
@@ -44,12 +47,19 @@ def _read(path: str, status: os.stat_result) -> dict[str, Any]:
             return table
     except (OSError, ValueError, EOFError, TypeError, IndexError):
         pass
+    table = _parse(path)
+    _keep(place, (stamp, table))
+    return table
+
+
+def _parse(path: str) -> dict[str, Any]:
     import tomllib
 
     with open(path, "rb") as file:
-        table = tomllib.load(file)
-    _keep(place, (stamp, table))
-    return table
+        text = file.read()
+    if any(len(line) > LONGEST_LINE_BYTES for line in text.split(b"\n")):
+        raise ValueError(f"has a line longer than {LONGEST_LINE_BYTES} bytes: break it")
+    return tomllib.loads(text.decode())
 
 
 def _place(path: str) -> str:

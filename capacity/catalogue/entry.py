@@ -23,7 +23,6 @@ CATALOGUE = "catalogue"
 SHIPPED = os.path.dirname(__file__)
 
 _LARGEST_FILE_BYTES = 100_000
-_LONGEST_LINE_BYTES = 1000
 _LONGEST_NAME = 80
 _ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-.+")
 
@@ -190,28 +189,19 @@ class Entry:
         return cited
 
 
-_shipped: dict[str, dict[str, Any]] = {}
-
-
 def read_entry(path: str, origin: str) -> Entry:
-    """Read one file, a shipped one once a process; raises FileFormatError for what is missing, too large or no TOML."""
-    if origin != CATALOGUE:
-        data = _parse(path)
-    elif path in _shipped:
-        data = _shipped[path]
-    else:
-        data = _shipped[path] = _parse(path)
-    entry = Entry(data, path, origin)
+    """Read one file; raises FileFormatError for what is missing, too large or no TOML."""
+    entry = Entry(_parse(path, keep=origin == CATALOGUE), path, origin)
     sources = entry.table("sources")
     entry.sources = sources.data if sources else {}
     return entry
 
 
-def _parse(path: str) -> dict[str, Any]:
+def _parse(path: str, *, keep: bool) -> dict[str, Any]:
     try:
         if os.path.getsize(path) > _LARGEST_FILE_BYTES:
             raise FileFormatError(f"{path}: larger than any catalogue file ({_LARGEST_FILE_BYTES} bytes)")
-        return read_toml(path)
+        return read_toml(path, keep=keep)
     except OSError as error:
         raise FileFormatError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or nested without end
