@@ -100,7 +100,7 @@ class Command:
                 return None
             try:
                 value = option.read(text) if option.read else text
-            except Exception:
+            except Exception:  # noqa: BLE001 - whatever is wrong, argparse says it in its own words
                 return None
             values[option.dest] = [*(values[option.dest] or ()), value] if option.many else value
         return values

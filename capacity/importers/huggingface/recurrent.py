@@ -365,7 +365,9 @@ def lfm2(config: Config, name: str) -> ModelSpec:
         width = int(2 * width / 3)
         factor = config.number("block_ffn_dim_multiplier", 1.0)
         if not 0 < factor < 1000:
-            raise InputError(f"{config.where}: block_ffn_dim_multiplier is {str(factor)[:40]}; it must be above 0, below 1000")
+            raise InputError(
+                f"{config.where}: block_ffn_dim_multiplier is {str(factor)[:40]}; it must be above 0, below 1000"
+            )
         step = config.count("block_multiple_of", 256)
         width = -(-int(factor * width) // step) * step
     dense = config.count("num_dense_layers", 2, least=0) if routed else count
