@@ -61,7 +61,7 @@ COMMAND = Command(
             Option("--tp", metavar="N", read=whole(), help="tensor parallelism"),
             Option("--pp", metavar="N", read=whole(), help="pipeline parallelism"),
             Option("--dp", metavar="N", read=whole(), help="data parallelism, or replicas that serve"),
-            Option("--ep", metavar="N", read=whole(), help="expert parallelism, inside data parallelism"),
+            Option("--ep", metavar="N", read=whole(), help="expert parallelism: inside dp to train, inside tp to serve"),
             Option("--zero", metavar="STAGE", read=whole(0, 3), help="shards 0 nothing, 1 optimizer, 2 gradients, 3 weights"),
             Option("--micro-batch", metavar="N", read=whole(), help="sequences a device works on at once"),
             Option("--interleave", metavar="N", read=whole(), help="virtual pipeline stages on a device"),

@@ -62,6 +62,17 @@ def check_heads(model: ModelSpec, tp: float) -> None:
         )
 
 
+def check_experts(model: ModelSpec, plan: Plan) -> None:
+    """Refuse, in one line, an expert parallelism that would cut an expert."""
+    if plan.ep == 1.0:
+        return
+    experts = expert_count(model)
+    if experts == 0.0:
+        raise InputError(f"{model.name} has no experts to spread over ep={plan.ep:g}; leave --ep out")
+    if experts % plan.ep:
+        raise InputError(f"ep={plan.ep:g} does not divide the {experts:g} experts of {model.name}")
+
+
 def check(model: ModelSpec, plan: Plan, devices: float) -> None:
     """Refuse, in one line, a layout that cannot exist."""
     check_heads(model, plan.tp)
@@ -72,14 +83,9 @@ def check(model: ModelSpec, plan: Plan, devices: float) -> None:
         raise InputError(
             f"{plan.pp:g} stages of {plan.interleave:g} chunks are more than the {layers:g} layers of {model.name}"
         )
-    if plan.ep > 1.0:
-        experts = expert_count(model)
-        if experts == 0.0:
-            raise InputError(f"{model.name} has no experts to spread over ep={plan.ep:g}; leave --ep out")
-        if experts % plan.ep:
-            raise InputError(f"ep={plan.ep:g} does not divide the {experts:g} experts of {model.name}")
-        if plan.dp % plan.ep:
-            raise InputError(f"ep={plan.ep:g} must divide dp={plan.dp:g}: experts are dealt over data-parallel ranks")
+    check_experts(model, plan)
+    if plan.dp % plan.ep:
+        raise InputError(f"ep={plan.ep:g} must divide dp={plan.dp:g}: experts are dealt over data-parallel ranks")
     if plan.devices != devices:
         raise InputError(
             f"dp {plan.dp:g} x tp {plan.tp:g} x pp {plan.pp:g} = {plan.devices:g} devices, but there are {devices:g}; "

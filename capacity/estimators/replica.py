@@ -10,7 +10,7 @@ from capacity.estimators.case import FORMATS
 from capacity.estimators.lowering import Tokens, lower
 from capacity.estimators.pricing import Pricer
 from capacity.estimators.serving_time import FRONT_END_PER_TOKEN_S, FRONT_END_S, decode_step, prefill
-from capacity.estimators.sharding import shard
+from capacity.estimators.sharding import shard_replica
 from capacity.estimators.training_time import Network
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import memory, schedule
@@ -62,6 +62,11 @@ class Room(Record):
         """Requests that fit: any number where a request keeps nothing."""
         return schedule.held_requests(self.left_bytes, self.request_bytes) if self.request_bytes else inf
 
+    @property
+    def holds(self) -> bool:
+        """Whether one request fits at all."""
+        return self.left_bytes > 0.0 and self.requests >= 1.0
+
 
 class Load(Record):
     """One replica at a steady load: memory parts, times by part, and what follows."""
@@ -84,21 +89,31 @@ def _plan(case: Case, model: ModelSpec, workload: Workload, cluster: Cluster, wi
     """The user's layout, or the fewest devices (a power of two) that hold weights and the asked-for requests."""
     fixed = {name: case.number(name, "1", 1.0, 4096.0, whole=True) for name in ("tp", "pp", "ep", "dp")}
     tp, pp, ep, dp = (fixed[name] for name in ("tp", "pp", "ep", "dp"))
-    devices = case.devices if "serve" in case.modes and len(case.modes) == 1 else None
+    # Beside training, devices and experts are dealt for that.
+    alone = case.modes == ("serve",)
+    devices = case.devices if alone else None
+    ep = (ep if alone else None) or 1.0
     if tp is None and pp is None and devices is None:
         fewest = fewest_replica(case, model, workload, cluster, widths)
-        tp = fewest.tp if fewest else _most_tp(model, cluster)
+        tp = max(fewest.tp if fewest else _most_tp(model, cluster), ep)
         pp = fewest.pp if fewest else 1.0
     elif tp is None:
         if devices is not None:
             room = devices / ((pp or 1.0) * (dp or 1.0))
             tp = _most_tp(model, cluster, room)
+            if pp is None:
+                pp = _stages(case, model, workload, cluster, widths, tp, room)
         else:
-            tp = 1.0
+            tp = ep
     tp, pp = tp or 1.0, pp or 1.0
     replicas = dp or (max(devices // (tp * pp), 1.0) if devices is not None else 1.0)
-    plan = Plan(dp=replicas, tp=tp, pp=pp, ep=ep or 1.0)
+    plan = Plan(dp=replicas, tp=tp, pp=pp, ep=ep)
     layout.check(model, replace(plan, ep=1.0), plan.devices)
+    layout.check_experts(model, plan)
+    if plan.tp % plan.ep:
+        raise InputError(
+            f"ep={plan.ep:g} must divide tp={plan.tp:g}: a replica deals its experts over tensor-parallel ranks"
+        )
     if devices is not None and plan.devices != devices:
         raise InputError(
             f"{devices:g} devices do not split into replicas of tp {tp:g} x pp {pp:g}; "
@@ -124,10 +139,27 @@ def fewest_replica(
 ) -> Plan | None:
     """The smallest replica that holds the weights and one request, inside a node first, then over a pipeline."""
     for plan in _replicas(model, cluster):
-        room = room_of(case, model, workload, plan, cluster, widths)[1]
-        if room.left_bytes > 0.0 and room.requests >= 1.0:
+        if room_of(case, model, workload, plan, cluster, widths)[1].holds:
             return plan
     return None
+
+
+def _stages(
+    case: Case,
+    model: ModelSpec,
+    workload: Workload,
+    cluster: Cluster,
+    widths: dict[str, float],
+    tp: float,
+    devices: float,
+) -> float:
+    """Fewest pipeline stages, a power of two, that hold the weights and one request on these devices; else 1."""
+    pp, most = 1.0, min(devices / tp, feeding.layer_count(model))
+    while pp <= most and devices % (tp * pp) == 0.0:
+        if room_of(case, model, workload, Plan(tp=tp, pp=pp), cluster, widths)[1].holds:
+            return pp
+        pp *= 2.0
+    return 1.0
 
 
 def _replicas(model: ModelSpec, cluster: Cluster) -> Iterator[Plan]:
@@ -152,7 +184,7 @@ def room_of(
     weights: dict[str, float] = {}
     cache = state = 0.0
     for whole in table:
-        op = shard(whole, plan.tp, plan.ep)
+        op = shard_replica(whole, plan)
         stages = 1.0 if whole.kind == "embedding" or whole.part == "head" else plan.pp
         width = widths.get(op.group or "", widths[""]) if op.kind in ("gemm", "embedding", "conv") else 2.0
         elements = whole.count * op.copies * op.weight_elements
@@ -195,9 +227,8 @@ def load_replica(
     host = cluster.host_w * per_node / cluster.devices_per_node
     cluster = replace(cluster, devices_per_node=per_node, nodes=max(int(-(-plan.devices // per_node)), 1), host_w=host)
     parts, room = room_of(case, model, workload, plan, cluster, widths)
-    held = room.requests
-    fits = room.left_bytes > 0.0 and held >= 1.0
-    running = schedule.running_sequences(workload.concurrency, held) if fits else 1.0
+    fits = room.holds
+    running = schedule.running_sequences(workload.concurrency, room.requests) if fits else 1.0
     parts["KV cache"] = memory.kv_cache_bytes(running * room.context, room.token_bytes, 1.0)
     if room.state_bytes:
         parts["recurrent state"] = scaled(room.state_bytes, running)

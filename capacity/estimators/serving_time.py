@@ -5,7 +5,7 @@ from __future__ import annotations
 from capacity.estimators import feeding
 from capacity.estimators.lowering import Tokens, lower
 from capacity.estimators.pricing import label
-from capacity.estimators.sharding import shard
+from capacity.estimators.sharding import shard_replica
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import collectives, traffic
 from capacity.record import replace
@@ -87,7 +87,7 @@ def _forward(
     for whole in table:
         if whole.kind == "embedding" or whole.m == 0.0:
             continue
-        op = shard(whole, plan.tp, plan.ep)
+        op = shard_replica(whole, plan)
         name, each = _price(op, pricer, whole, tokens, plan)
         terms = groups.setdefault(name, {})
         terms[label(op, terms)] = scaled(each, whole.count)

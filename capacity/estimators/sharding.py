@@ -8,6 +8,7 @@ from capacity.record import replace
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from capacity.spec.op import Op
+    from capacity.spec.plan import Plan
 
 
 def shard(op: Op, tp: float, ep: float = 1.0, *, sequence_parallel: bool = True) -> Op:
@@ -37,3 +38,11 @@ def shard(op: Op, tp: float, ep: float = 1.0, *, sequence_parallel: bool = True)
             "groups": ops.maximum(op.groups / tp, 1.0),
         }
     return replace(op, **changes) if changes else op
+
+
+def shard_replica(op: Op, plan: Plan) -> Op:
+    """One device's share of an op in a replica that serves.
+
+    Serving engines deal whole experts over the ranks of tensor parallelism; what tp exceeds ep by cuts each expert.
+    """
+    return shard(op, plan.tp / plan.ep if op.copies != 1.0 else plan.tp, plan.ep)

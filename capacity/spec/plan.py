@@ -6,7 +6,7 @@ from capacity.record import Record
 
 
 class Plan(Record):
-    """A parallel layout: devices = dp * tp * pp (expert parallelism lives inside dp).
+    """A parallel layout: devices = dp * tp * pp (expert parallelism lives inside dp to train, inside tp to serve).
 
     zero: sharding stage of the data-parallel group (0 none, 1 optimizer, 2 and gradients, 3 and weights).
     interleave: virtual pipeline stages per device. micro_batch: sequences per forward pass.
