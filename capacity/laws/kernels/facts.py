@@ -1,0 +1,62 @@
+"""What the kernel laws need of a datasheet."""
+
+from __future__ import annotations
+
+from capacity.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from capacity.spec.device import Device
+
+# Exponentials a clock and multiprocessor: twice as many since Blackwell Ultra.
+EXP_PER_CLOCK = {"blackwell-ultra": 32.0}
+# Architectures whose tensor cores are fed by asynchronous bulk copies rather than by each thread.
+BULK_COPIES = ("hopper", "blackwell", "blackwell-ultra")
+# Where a datasheet says nothing: a mid-size data-centre GPU.
+USUAL_MULTIPROCESSORS, USUAL_CLOCK_HZ, USUAL_L2_BYTES = 100.0, 1.7e9, 40e6
+
+
+class Facts(Record):
+    """Datasheet facts in SI units; dense peaks by the width of the operands.
+
+    switched: the devices of a node reach each other through a switch, not through the host's PCIe.
+    """
+
+    multiprocessors: float
+    clock_hz: float
+    memory_bytes_per_s: float
+    l2_bytes: float
+    peak16_flop_per_s: float
+    peak8_flop_per_s: float
+    peak4_flop_per_s: float
+    exp_per_clock: float = 16.0
+    link_bytes_per_s: float = 0.0
+    switched: bool = True
+    bulk_copies: bool = True
+    architecture: str = "hopper"
+
+    def peak(self, bits: int) -> float:
+        """Dense FLOP/s of products with operands of so many bits."""
+        return {16: self.peak16_flop_per_s, 8: self.peak8_flop_per_s, 4: self.peak4_flop_per_s}[bits]
+
+
+def facts_of(device: Device) -> Facts:
+    """The facts of a catalogue device; a width it has no peak for runs at the next wider one's."""
+    peaks = device.peak_dense_flop_per_s
+    wide = float(peaks.get("bf16") or peaks.get("fp16") or peaks.get("tf32") or peaks.get("fp32") or 0.0)
+    half = float(peaks.get("fp8") or peaks.get("int8") or wide)
+    link = device.link
+    return Facts(
+        multiprocessors=float(device.multiprocessors or USUAL_MULTIPROCESSORS),
+        clock_hz=float(device.clock_hz or USUAL_CLOCK_HZ),
+        memory_bytes_per_s=float(device.memory_bytes_per_s),
+        l2_bytes=float(device.l2_bytes or USUAL_L2_BYTES),
+        peak16_flop_per_s=wide,
+        peak8_flop_per_s=half,
+        peak4_flop_per_s=float(peaks.get("fp4") or half),
+        exp_per_clock=EXP_PER_CLOCK.get(device.architecture, 16.0),
+        link_bytes_per_s=float(link.bytes_per_s) if link else 16e9,
+        switched=link is not None and not link.name.lower().startswith("pcie"),
+        bulk_copies=device.architecture in BULK_COPIES,
+        architecture=device.architecture,
+    )

@@ -1,0 +1,85 @@
+"""Scores: how far predictions are from measurements, and how honest their intervals."""
+
+from __future__ import annotations
+
+import numpy as np
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    import pandas as pd
+
+SCHEMA = 1
+MOST_WORST = 50
+
+
+def score(rows: pd.DataFrame, metric: str) -> dict[str, Any]:
+    """The score of some rows: errors as fractions of what was measured.
+
+    rows: columns measured, low, mid, high and baseline; NaN in mid where a row could not be priced.
+    """
+    priced = rows[np.isfinite(rows["mid"].to_numpy(dtype=float))]
+    result: dict[str, Any] = {"metric": metric, "n": len(rows), "priced": len(priced)}
+    if priced.empty:
+        return result | dict.fromkeys(
+            ("mdape", "mape", "bias", "within_20", "p10", "p50", "p90", "p90_absolute", "coverage_90", "baseline_mdape")
+        )
+    measured = priced["measured"].to_numpy(dtype=float)
+    signed = priced["mid"].to_numpy(dtype=float) / measured - 1.0
+    absolute = np.abs(signed)
+    inside = (priced["low"].to_numpy() <= measured) & (measured <= priced["high"].to_numpy())
+    baselines = {
+        f"{name}_mdape": float(np.nanmedian(np.abs(priced[name].to_numpy(dtype=float) / measured - 1.0)))
+        for name in priced.columns
+        if str(name).startswith("baseline")
+    }
+    p10, p50, p90 = np.quantile(signed, (0.1, 0.5, 0.9))
+    return (
+        result
+        | {
+            "mdape": float(np.median(absolute)),
+            "mape": float(absolute.mean()),
+            "bias": float(p50),
+            "within_20": float((absolute <= 0.2).mean()),
+            "p10": float(p10),
+            "p50": float(p50),
+            "p90": float(p90),
+            "p90_absolute": float(np.quantile(absolute, 0.9)),
+            "coverage_90": float(inside.mean()),
+        }
+        | baselines
+    )
+
+
+def groups(rows: pd.DataFrame, metric: str, keys: Iterable[tuple[str, ...]]) -> list[dict[str, Any]]:
+    """One score for each value of each combination of columns."""
+    found: list[dict[str, Any]] = []
+    for names in keys:
+        for value, part in rows.groupby(list(names), sort=True, dropna=False):
+            values = value if isinstance(value, tuple) else (value,)
+            by = {name: _plain(one) for name, one in zip(names, values, strict=True)}
+            found.append({"by": by, **score(part, metric)})
+    return found
+
+
+def worst(rows: pd.DataFrame, unit: str, most: int = MOST_WORST) -> list[dict[str, Any]]:
+    """The rows furthest off, as ratios, with what is known of why."""
+    priced = rows[np.isfinite(rows["mid"].to_numpy(dtype=float))]
+    off = np.abs(np.log(priced["mid"].to_numpy(dtype=float) / priced["measured"].to_numpy(dtype=float)))
+    order = np.argsort(-off, kind="stable")[:most]
+    return [
+        {
+            "id": str(row["id"]),
+            "measured": float(row["measured"]),
+            "predicted": [float(row["low"]), float(row["mid"]), float(row["high"])],
+            "unit": unit,
+            "why": str(row["why"]),
+        }
+        for _, row in priced.iloc[order].iterrows()
+    ]
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value
