@@ -100,7 +100,10 @@ def _account(case: Case, run: Run) -> Account:
     peak, _ = peak_flop_per_s(cluster.device, precision.compute)
     weights = weights_of(lower(model, Tokens()))
     params = weights.all
-    state_bytes = OPTIMIZER_STATE_BYTES[workload.optimizer] + precision.master_bits / 8.0
+    # What is trained (adapters, where the weights are frozen) is stored as wide as activations, full precision once.
+    width = precision.activation_bits / 8.0
+    master = precision.master_bits / 8.0 if precision.master_bits > precision.activation_bits else 0.0
+    state_bytes = OPTIMIZER_STATE_BYTES[workload.optimizer] + master
     saved = {
         policy: scaled(
             block_activations(model, workload, plan, policy)[0],
@@ -108,7 +111,7 @@ def _account(case: Case, run: Run) -> Account:
         )
         for policy in ("none", "selective", "full")
     }
-    moved = _device_traffic(run, precision.activation_bits / 8.0)
+    moved = _device_traffic(run, width)
     step_mid = total(run.time)
     memory_mid = total(run.memory)
     network_bytes = _network_bytes(run, weights)
@@ -120,7 +123,7 @@ def _account(case: Case, run: Run) -> Account:
     token_bytes = 2.0 if model.vocab_size <= 65536.0 else 4.0
     # Of a model whose own weights are frozen only the adapters are saved.
     saved_params = params if trained else lora_elements(model, workload, Plan())
-    checkpoint = traffic.checkpoint_bytes(saved_params, saved_params, 2.0, state_bytes)
+    checkpoint = traffic.checkpoint_bytes(saved_params, saved_params, width, state_bytes)
     kept, interval = goodput_of(cluster, checkpoint, devices)
     work_step = scaled(model_flop_sequence, workload.global_batch)
     fewest = case_fewest(case, run)

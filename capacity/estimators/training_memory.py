@@ -94,9 +94,10 @@ def _stage(
 ) -> dict[str, float]:
     precision = workload.precision
     dense, experts = local_elements(weights, plan, stage)
-    trained_dense, trained_experts = dense, experts
+    trained_dense, trained_experts, adapters = dense, experts, 0.0
     if workload.mode == "lora":
-        trained_dense, trained_experts = lora_elements(model, workload, plan), 0.0
+        trained_dense = adapters = lora_elements(model, workload, plan)
+        trained_experts = 0.0
     state_bytes = OPTIMIZER_STATE_BYTES[workload.optimizer]
     if precision.master_bits > precision.weight_bits:
         state_bytes += precision.master_bits / 8.0
@@ -108,6 +109,7 @@ def _stage(
             {
                 "dense": memory.weight_bytes(dense, width, plan.dp if held else 1.0),
                 "experts": memory.weight_bytes(experts, width, expert_dp if held else 1.0),
+                "adapters": memory.weight_bytes(adapters, precision.activation_bits / 8.0, plan.dp if held else 1.0),
             }
         ),
         "gradients": total(

@@ -267,6 +267,8 @@ def _data_parallel(
     stride = plan.tp * plan.pp
     parts: dict[str, float] = {}
     local = dense + experts
+    # Experts are dealt over ep already: only the ranks that hold the same ones share their states.
+    shared_out = dense / plan.dp + experts / (plan.dp / plan.ep)
     gathered = memory.weight_bytes(sourced(local, "weights of one device before ZeRO"), width)
     if plan.zero >= 3 and plan.dp > 1.0:
         passes = 3.0 if trained else 2.0
@@ -283,10 +285,8 @@ def _data_parallel(
         # Reduction starts during the last backward pass; half of that pass can hide it.
         parts["gradient reduction"] = schedule.exposed_time_s(0.5 * micro_batch_s, reduce, stack.overlap)
     if trained and micro_batches > 1.0:
-        share = plan.dp if plan.zero >= 2 else 1.0
-        each = pricer.memory_s(local / share * stack.accumulation_bytes, 0.0)
+        each = pricer.memory_s((shared_out if plan.zero >= 2 else local) * stack.accumulation_bytes, 0.0)
         parts["gradient accumulation"] = scaled(each, micro_batches)
-    share = plan.dp if plan.zero >= 1 else 1.0
-    updated = pricer.memory_s(trained * local / share * stack.optimizer_bytes, 1.0)
+    updated = pricer.memory_s(trained * (shared_out if plan.zero >= 1 else local) * stack.optimizer_bytes, 1.0)
     parts["optimizer"] = total({"update": updated, "overhead": sourced(STEP_OVERHEAD_S, "step overhead")})
     return parts
