@@ -4,7 +4,11 @@ Every one is a single line that says what was wrong, the value, where it came fr
 The command line prints it and exits with status 2; in Python it is raised.
 """
 
-from collections.abc import Iterable
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class CapacityError(Exception):

@@ -9,12 +9,9 @@ calls that made it and `--explain` has nothing to reconstruct.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from functools import wraps
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from types import CodeType
     from typing import Any, ParamSpec, Self, TypeVar
 
@@ -124,13 +121,16 @@ def formula(*, unit: str, symbol: str, cite: str = "") -> Callable[[Callable[P, 
             raise RuntimeError(f"two formulas are called {entry.name}")
         _registry[entry.name] = entry
 
-        @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             if _recorder is None:
                 return function(*args, **kwargs)
             result: R = _recorder(entry, args, kwargs)
             return result
 
+        # As functools.wraps does, whose import takes longer than a whole estimate's formulas.
+        for name in ("__module__", "__name__", "__qualname__", "__doc__", "__annotations__"):
+            setattr(call, name, getattr(function, name))
+        call.__dict__["__wrapped__"] = function
         return call
 
     return decorate
@@ -155,22 +155,26 @@ def bind(entry: Formula, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[
     return {name: inputs[name] for name in names if name in inputs}
 
 
-@contextmanager
-def recording(recorder: Recorder) -> Iterator[None]:
+class recording:  # noqa: N801 - a context manager, without the import of contextlib
     """Send every formula call to `recorder` while the block runs; recorders nest."""
-    global _recorder
-    outer, _recorder = _recorder, recorder
-    try:
-        yield
-    finally:
-        _recorder = outer
+
+    __slots__ = ("_outer", "_recorder")
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def __enter__(self) -> None:
+        global _recorder
+        self._outer, _recorder = _recorder, self._recorder
+
+    def __exit__(self, *_: object) -> None:
+        global _recorder
+        _recorder = self._outer
 
 
-@contextmanager
-def ledger() -> Iterator[None]:
+def ledger() -> recording:
     """While open, formulas return `Traced` floats that carry their derivation."""
-    with recording(_record):
-        yield
+    return recording(_record)
 
 
 def sourced(value: float, label: str, source: str = "", tag: str = "model") -> float:

@@ -9,7 +9,6 @@ the text is taken as a ratio of whole numbers and rounded once. What could be re
 
 from __future__ import annotations
 
-from functools import cache
 from math import isfinite
 
 from capacity.errors import QuantityError
@@ -302,9 +301,20 @@ def _refuse_ambiguous_bytes(word: str, unit: str, text: str) -> None:
         raise QuantityError(f"{_shown(text)}: case tells bytes from bits; write {near} or {near[0]}bit")
 
 
-@cache
+# Made once when first asked for; functools.cache would do, but takes longer to import than to replace.
+_tables: dict[str, Factors] = {}
+_kinds: dict[str, str] = {kind: kind for kind in _KINDS} | dict.fromkeys(_KINDS["1"][0][0], "1")
+_displays: dict[tuple[str, bool], tuple[_Scale, ...]] = {}
+
+
 def _table(kind: str) -> Factors:
     """Every spelling of a kind, prefixes included, with its factor."""
+    if kind not in _tables:
+        _tables[kind] = _spelt(kind)
+    return _tables[kind]
+
+
+def _spelt(kind: str) -> Factors:
     table: Factors = {}
     for names, prefixes in _KINDS[kind]:
         for name, (a, b) in names.items():
@@ -327,14 +337,11 @@ def _nearest(word: str, kind: str) -> str:
     return next((spelling for spelling in _table(kind) if spelling.lower() == word.lower()), "")
 
 
-@cache
 def _kind(word: str) -> str:
     """The kind of one word of a unit: "s" for h, "J" for kWh, "1" for token or mac."""
-    if word in _KINDS:
-        return word
-    if word in _KINDS["1"][0][0]:
-        return "1"
-    return next((kind for kind in _KINDS if kind != "1" and word in _table(kind)), "1")
+    if word not in _kinds:
+        _kinds[word] = next((kind for kind in _KINDS if kind != "1" and word in _table(kind)), "1")
+    return _kinds[word]
 
 
 def _wanted(unit: str) -> str:
@@ -384,8 +391,14 @@ def _below(letters: str, label: str) -> tuple[_Scale, ...]:
     return tuple(((1, 10 ** _SMALL[letter]), f" {letter}{label}", 1.0) for letter in letters)
 
 
-@cache
 def _display(kind: str, binary: bool) -> tuple[_Scale, ...]:
+    """The scales a kind is printed in, largest first."""
+    if (kind, binary) not in _displays:
+        _displays[kind, binary] = _scaled(kind, binary)
+    return _displays[kind, binary]
+
+
+def _scaled(kind: str, binary: bool) -> tuple[_Scale, ...]:
     one: Ratio = (1, 1)
     if kind == "byte" and binary:
         powers = (((1024 ** (i + 1), 1), f" {prefix}B", 1.0) for i, prefix in enumerate(_IEC))
@@ -470,15 +483,17 @@ def _chosen(value: float, unit: str, digits: int, binary: bool) -> _Scale | None
     if not isfinite(value):
         return None
     scales = _display(kind, binary)
-    base = next((scale for scale in scales if scale[0] == (1, 1)), scales[-1])
-    if not value or (kind == "1" and abs(value) < 10_000 and value == int(value)):
-        return base  # 4096 is better than 4.10K
+    size = abs(value)
+    if not value or (kind == "1" and size < 10_000 and value == int(value)):
+        return next((scale for scale in scales if scale[0] == (1, 1)), scales[-1])  # 4096 is better than 4.10K
     for scale in scales:
         (a, b), _, least = scale
-        if abs(float(_rounded(value * b / a, digits))) >= least:
-            return scale if scale is not scales[0] or abs(value) * b / a < 10_000 else None
+        scaled = size * b / a
+        # Rounding, which is slow, can only lift what is just below.
+        if scaled >= least or (scaled >= 0.5 * least and float(_rounded(scaled, digits)) >= least):
+            return scale if scale is not scales[0] or scaled < 10_000 else None
     (a, b), _, _ = scales[-1]
-    return scales[-1] if abs(value) * b / a >= 1e-3 else None
+    return scales[-1] if size * b / a >= 1e-3 else None
 
 
 def _print(value: float, unit: str, digits: int, scale: _Scale | None) -> str:

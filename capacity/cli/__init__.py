@@ -82,9 +82,8 @@ def command(name: str) -> ModuleType:
 
         kind = "option" if name.startswith("-") else "command"
         raise UnknownNameError(kind, name, COMMANDS, f"known are {', '.join(COMMANDS)}; see `capacity --help`")
-    from importlib import import_module
-
-    return import_module(f"capacity.cli.{name}")
+    __import__(f"capacity.cli.{name}")  # importlib itself would have to be imported
+    return sys.modules[f"capacity.cli.{name}"]
 
 
 def overview() -> str:

@@ -25,7 +25,8 @@ def rig(name: str, folders: tuple[str, ...] = ()) -> tuple[Cluster, Profile]:
     """One node of a device and its profile; each is read once a process."""
     key = (name, folders)
     if key not in _rigs:
-        from capacity.catalogue import default_cluster, load_device
+        from capacity.catalogue.clusters import default_cluster
+        from capacity.catalogue.devices import load_device
 
         device = load_device(name, folders)
         _rigs[key] = (default_cluster(device, folders=folders), load_profile(device))
