@@ -158,17 +158,20 @@ def _generation(case: Case, load: Load) -> Account:
     whole = room_of(case, load.model, workload, Plan(), load.cluster, load.widths)[1]
 
     def quantities(factor: Mapping[str, float]) -> dict[str, Value]:
-        step = scaled(step_mid, factor.get("decode time", 1.0))
-        prompt = scaled(prompt_mid, factor.get("prefill time", 1.0))
+        pace = factor.get("step time", 1.0)
+        step, prompt = scaled(step_mid, pace), scaled(prompt_mid, pace)
         token = schedule.time_per_output_token_s(
             step, prompt, sourced(workload.output_len, "output length"), load.running
         )
-        first = first_token_s(load, step, prompt, token)
+        # What is uncertain of it is mostly how long an engine lets a request wait, which slows no step.
+        first = scaled(first_token_s(load, step, prompt, token), factor.get("waiting", 1.0))
         request = schedule.request_time_s(first, token, workload.output_len)
         # Requests beyond those that memory holds wait for a whole one to finish.
-        first = first + max(workload.concurrency / load.running - 1.0, 0.0) * request
+        rounds = max(workload.concurrency / load.running - 1.0, 0.0)
+        if rounds:
+            first = total({"once it is its turn": first, "until memory is free": scaled(request, rounds)})
         rate = schedule.requests_per_s(scaled(load.running, plan.dp), request)
-        output_rate = rate * workload.output_len
+        output_rate = scaled(rate, sourced(workload.output_len, "output length"))
         values = {
             "ttft": Value(first, "s", "time to first token, loaded"),
             "tpot": Value(token, "s", "time per output token, loaded"),
@@ -200,14 +203,14 @@ def _one_pass(case: Case, load: Load) -> Account:
     shared = _shared(case, load, table, moved)
 
     def quantities(factor: Mapping[str, float]) -> dict[str, Value]:
-        batch = scaled(batch_mid, factor.get("prefill time", 1.0))
+        batch = scaled(batch_mid, factor.get("step time", 1.0))
         rate = schedule.requests_per_s(scaled(load.running, plan.dp), batch)
         values = {
             "latency": Value(batch, "s", f"one batch of {float(load.running):g}"),
             f"{item}s_per_s": Value(rate, "1/s", "all replicas"),
         }
         if item == "request":
-            values["tokens_per_s"] = Value(rate * workload.prompt_len, "1/s", "tokens read, all replicas")
+            values["tokens_per_s"] = Value(scaled(rate, workload.prompt_len), "1/s", "tokens read, all replicas")
         return values | shared(factor, batch, rate, item, f"{item}s")
 
     return quantities
@@ -256,12 +259,12 @@ def _shared(
             "bandwidth_share": Value(share, "fraction", "of memory bandwidth in a step"),
             "power": Value(watts, "W", "drawn from the grid under this load"),
             f"energy_per_{item}": Value(item_j, "J", note),
-            f"carbon_per_million_{item}s": Value(emissions(cluster, item_j) * 1e6, "g", note),
+            f"carbon_per_million_{item}s": Value(scaled(emissions(cluster, item_j), 1e6), "g", note),
         }
         if cluster.usd_per_device_hour is not None:
             second = cluster.usd_per_device_hour / 3600.0 * factor.get("price", 1.0)
             values[f"cost_per_million_{item}s"] = Value(
-                money.usd_per_token(second, plan.devices, rate) * 1e6, "USD", note
+                scaled(money.usd_per_token(second, plan.devices, rate), 1e6), "USD", note
             )
             values["cost_per_hour"] = Value(second * 3600.0 * plan.devices, "USD", "all replicas")
         if fewest is not None:
@@ -282,8 +285,8 @@ def _longest_context(load: Load) -> float | None:
 
 def _uncertain(case: Case) -> tuple[Uncertain, ...]:
     uncertain = [
-        composed_interval("decode time", "tpot", case.profile),
-        composed_interval("prefill time", "ttft", case.profile),
+        composed_interval("step time", "tpot", case.profile),
+        composed_interval("waiting", "ttft", case.profile),
         composed_interval("memory", "serving_memory", case.profile),
         composed_interval("power", "power", case.profile),
     ]
