@@ -9,7 +9,6 @@ from capacity.estimators.intervals import Uncertain, Value, with_intervals
 from capacity.estimators.lowering import (
     Tokens,
     active_parameter_count,
-    counted_flop,
     lower,
     model_flop,
 )
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from capacity.estimators.training_run import Run
     from capacity.spec.device import Cluster
     from capacity.spec.model import ModelSpec
+    from capacity.spec.op import Op
     from capacity.spec.workload import Workload
 
 
@@ -93,10 +93,7 @@ def _account(case: Case, run: Run) -> Account:
     model_flop_sequence = total(
         {"forward": forward / sequences, "backward": flops.backward_flop(forward / sequences, 1.0 + trained)}
     )
-    recomputed = {"none": 0.0, "selective": 0.0, "full": 1.0}[plan.recompute] * forward / sequences
-    attention_flop = sum(op.count * counted_flop(op) for op in run.table if op.kind == "attention") / sequences
-    if plan.recompute == "selective":
-        recomputed = attention_flop
+    recomputed = model_flop(tuple(op for op in run.table if _runs_again(op, plan.recompute))) / sequences
     peak, _ = peak_flop_per_s(cluster.device, precision.compute)
     weights = weights_of(lower(model, Tokens()))
     params = weights.all
@@ -186,6 +183,11 @@ def _account(case: Case, run: Run) -> Account:
         return values
 
     return quantities
+
+
+def _runs_again(op: Op, recompute: str) -> bool:
+    """Whether an op is computed once more in the backward pass: blocks are, the head never."""
+    return op.part != "head" if recompute == "full" else op.kind == "attention" and recompute == "selective"
 
 
 def active_params(model: ModelSpec) -> float:
