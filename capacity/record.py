@@ -48,10 +48,11 @@ class Record:
                 if name in given:
                     raise TypeError(f"{type(self).__name__}: field {name} given twice")
                 given[name] = value
-        if not given.keys() <= self._known:
+        if not self._known.issuperset(given):
             raise TypeError(f"{type(self).__name__} has no field {', '.join(sorted(given.keys() - self._known))}")
-        if not self._required <= given.keys():
-            raise TypeError(f"{type(self).__name__} lacks {', '.join(sorted(self._required - given.keys()))}")
+        for name in self._required:
+            if name not in given:
+                raise TypeError(f"{type(self).__name__} lacks {', '.join(sorted(self._required - given.keys()))}")
         object.__setattr__(self, "__dict__", given)
 
     def __setattr__(self, name: str, value: object) -> None:

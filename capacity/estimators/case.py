@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from capacity.estimators.replica import Footprint
     from capacity.laws.profile import Profile
     from capacity.spec.device import Cluster, Device
     from capacity.spec.model import ModelSpec
@@ -79,7 +80,11 @@ KEYS = (
 
 
 class Case(Record):
-    """A checked question. shapes: other models it may be, when the shape was inferred from a parameter count."""
+    """A checked question.
+
+    shapes: other models it may be, when the shape was inferred from a parameter count. footprints: what replicas of
+    these models hold, each worked out once for this question (see estimators/replica.py).
+    """
 
     request: dict[str, Any]
     modes: tuple[str, ...]
@@ -88,6 +93,7 @@ class Case(Record):
     cluster: Cluster
     profile: Profile
     assumptions: Assumptions
+    footprints: dict[tuple[object, ...], Footprint]
     devices: float | None = None
 
     def number(self, name: str, unit: str = "1", least: float = 0.0, most: float = 1e30, **rules: bool) -> float | None:
@@ -115,7 +121,7 @@ def read_case(request: dict[str, Any]) -> Case:
     if any(name in request for name in ("prompt_len", "output_len", "concurrency")) and mode in TRAINING_MODES:
         raise InputError(f"--prompt-len, --output-len and --concurrency describe serving, not --mode {mode}; drop one")
     cluster, profile, devices = _cluster(request, folders, assumptions)
-    return Case(request, modes, model, shapes, cluster, profile, assumptions, devices=devices)
+    return Case(request, modes, model, shapes, cluster, profile, assumptions, {}, devices=devices)
 
 
 def _model(
@@ -126,15 +132,15 @@ def _model(
         what = "none" if not named else " and ".join(_option(name) for name in named)
         raise InputError(f"give one of --params, --model and --config; {what} given")
     if "params" in request:
-        from capacity.importers.shape import infer_shape, plausible_shapes
+        from capacity.importers.shape import plausible_shapes
 
         params = number("--params", request["params"], "1", 1e6, 1e13)
         assert params is not None
-        model = infer_shape(params)
+        model, *others = plausible_shapes(params)
         assumptions.note("parameters", params, "1", "user")
         for name, reason in (model.inferred or {}).items():
             assumptions.note(f"model {name}", reason, "", "inferred", "shapes of published models of this size")
-        return model, tuple(plausible_shapes(params)[1:])
+        return model, tuple(others)
     if "model" in request:
         from capacity.catalogue import load_model
 

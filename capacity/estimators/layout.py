@@ -6,7 +6,7 @@ from math import inf
 
 from capacity.errors import InputError
 from capacity.estimators import feeding
-from capacity.estimators.training_memory import training_memory, weights_of
+from capacity.estimators.training_memory import training_memory
 from capacity.record import replace
 from capacity.spec.model import Attention
 from capacity.spec.plan import Plan
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from capacity.estimators.training_memory import Weights
     from capacity.spec.device import Cluster
     from capacity.spec.model import ModelSpec
-    from capacity.spec.op import Op
     from capacity.spec.workload import Workload
 
 # A plan that fills memory to the last byte dies of fragmentation.
@@ -107,7 +106,7 @@ _MOST_PRICED = 120
 
 def choose_training_plan(
     model: ModelSpec,
-    table: tuple[Op, ...],
+    weights: Weights,
     workload: Workload,
     cluster: Cluster,
     given: dict[str, Any],
@@ -120,7 +119,6 @@ def choose_training_plan(
     given: what the user fixed (dp, tp, pp, ep, zero, micro_batch, recompute, interleave); price: a step's parts.
     Returns the plan and whether it fits; where none does, the thriftiest.
     """
-    weights = weights_of(table)
     best = thriftiest = None
     best_s = least = inf
     priced = 0
@@ -229,10 +227,9 @@ def _widen(
 
 
 def fewest_training_devices(
-    model: ModelSpec, table: tuple[Op, ...], workload: Workload, cluster: Cluster, context_bytes: float
+    model: ModelSpec, weights: Weights, workload: Workload, cluster: Cluster, context_bytes: float
 ) -> float | None:
     """The smallest power of two of devices on which some layout holds the training states and one micro-batch."""
-    weights = weights_of(table)
     devices = 1.0
     while devices <= 65536.0:
         batch = replace(workload, global_batch=max(workload.global_batch, devices))

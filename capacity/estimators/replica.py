@@ -41,6 +41,19 @@ STATE_BYTES = 4.0
 COMMUNICATOR_BYTES = 0.5e9
 
 
+class Footprint(Record):
+    """What one device holds of a replica, whatever the device: bytes of weights and activations by part.
+
+    token_bytes: KV cache of one request per token, averaged over its context; state_bytes: of a recurrence.
+    """
+
+    parts: dict[str, float]
+    token_bytes: float
+    state_bytes: float
+    workload: Workload
+    widths: dict[str, float]
+
+
 class Room(Record):
     """What one device has for requests: bytes left beside the fixed parts, and what one request of a context takes.
 
@@ -178,6 +191,21 @@ def room_of(
     case: Case, model: ModelSpec, workload: Workload, plan: Plan, cluster: Cluster, widths: dict[str, float]
 ) -> tuple[dict[str, float], Room]:
     """Fixed memory parts of a device, and what it has left for requests."""
+    # Each device compared with, and each quantity that looks at other layouts, asks for the same few.
+    key = (id(model), plan.tp, plan.pp, plan.ep)
+    held = case.footprints.get(key)
+    if held is None or held.workload is not workload or held.widths is not widths:
+        held = case.footprints[key] = footprint(model, workload, plan, widths)
+    parts = dict(held.parts)
+    groups = COMMUNICATOR_BYTES if plan.tp * plan.pp > 1.0 else 0.0
+    parts["runtime"] = sourced(case.profile.context_bytes + groups, "runtime context")
+    left = ENGINE_SHARE * cluster.device.memory_bytes - sum(parts.values())
+    context = workload.prompt_len + workload.output_len
+    return parts, Room(max(left, 0.0), held.token_bytes, held.state_bytes, context)
+
+
+def footprint(model: ModelSpec, workload: Workload, plan: Plan, widths: dict[str, float]) -> Footprint:
+    """What one device holds of a replica laid out by `plan`."""
     context = workload.prompt_len + workload.output_len
     table = step_table(model, 1.0, context)
     kv_width = workload.precision.kv_bits / 8.0
@@ -198,10 +226,7 @@ def room_of(
     widest = max((op.n for op in table if op.kind == "gemm" and op.part != "head"), default=model.hidden)
     batch_tokens = min(ACTIVATION_TOKENS, workload.prompt_len * workload.concurrency)
     parts["activations"] = memory.ffn_activation_bytes(batch_tokens, widest, 2.0, plan.tp, 2.0)
-    groups = COMMUNICATOR_BYTES if plan.tp * plan.pp > 1.0 else 0.0
-    parts["runtime"] = sourced(case.profile.context_bytes + groups, "runtime context")
-    left = ENGINE_SHARE * cluster.device.memory_bytes - sum(parts.values())
-    return parts, Room(max(left, 0.0), cache / context, state, context)
+    return Footprint(parts, cache / context, state, workload, widths)
 
 
 def step_table(model: ModelSpec, sequences: float, context: float) -> tuple[Op, ...]:

@@ -17,6 +17,8 @@ def shard(op: Op, tp: float, ep: float = 1.0, *, sequence_parallel: bool = True)
     Column-parallel maps keep n / tp outputs, row-parallel ones k / tp inputs, attention heads / tp (a KV head is
     copied rather than cut), experts are dealt out over ep; a latent KV cache stays whole on every device.
     """
+    if tp == ep == 1.0:
+        return op
     if op.kind == "elementwise":
         cut = 1.0 if op.part in ("norm", "extra") and not sequence_parallel else tp
         return replace(op, elements=op.elements / cut)

@@ -19,7 +19,6 @@ from capacity.estimators.training_memory import (
     OPTIMIZER_STATE_BYTES,
     block_activations,
     lora_elements,
-    weights_of,
 )
 from capacity.estimators.training_run import goodput_of, price_run, read_workload
 from capacity.formula import scaled, sourced, total
@@ -95,8 +94,7 @@ def _account(case: Case, run: Run) -> Account:
     )
     recomputed = model_flop(tuple(op for op in run.table if _runs_again(op, plan.recompute))) / sequences
     peak, _ = peak_flop_per_s(cluster.device, precision.compute)
-    weights = weights_of(lower(model, Tokens()))
-    params = weights.all
+    params = run.weights.all
     # What is trained (adapters, where the weights are frozen) is stored as wide as activations, full precision once.
     width = precision.activation_bits / 8.0
     master = precision.master_bits / 8.0 if precision.master_bits > precision.activation_bits else 0.0
@@ -111,7 +109,7 @@ def _account(case: Case, run: Run) -> Account:
     moved = _device_traffic(run, width)
     step_mid = total(run.time)
     memory_mid = total(run.memory)
-    network_bytes = _network_bytes(run, weights)
+    network_bytes = _network_bytes(run)
     steps = schedule.optimizer_steps(
         sourced(workload.tokens, "training tokens"),
         sourced(workload.global_batch, "global batch"),
@@ -124,6 +122,7 @@ def _account(case: Case, run: Run) -> Account:
     kept, interval = goodput_of(cluster, checkpoint, devices)
     work_step = scaled(model_flop_sequence, workload.global_batch)
     fewest = case_fewest(case, run)
+    active = active_params(model)
 
     def quantities(factor: Mapping[str, float]) -> dict[str, Value]:
         step = scaled(step_mid, factor.get("step time", 1.0))
@@ -178,7 +177,7 @@ def _account(case: Case, run: Run) -> Account:
             values["fewest_devices"] = Value(fewest, "1", "that hold it at all (ZeRO-3, full recomputation)")
         if workload.mode == "train":
             values["expected_loss"] = Value(
-                scaling.expected_loss(active_params(model), workload.tokens), "1", "nats per token, chinchilla law"
+                scaling.expected_loss(active, workload.tokens), "1", "nats per token, chinchilla law"
             )
         return values
 
@@ -198,9 +197,7 @@ def active_params(model: ModelSpec) -> float:
 def case_fewest(case: Case, run: Run) -> float | None:
     """The fewest devices that hold the training states."""
     node = replace(case.cluster, devices_per_node=max(case.cluster.devices_per_node, 1))
-    return layout.fewest_training_devices(
-        run.model, lower(run.model, Tokens()), run.workload, node, case.profile.context_bytes
-    )
+    return layout.fewest_training_devices(run.model, run.weights, run.workload, node, case.profile.context_bytes)
 
 
 def _device_traffic(run: Run, width: float) -> float:
@@ -218,14 +215,14 @@ def _device_traffic(run: Run, width: float) -> float:
     return each * run.rounds / (plan.tp * plan.pp) + params / plan.devices * 40.0 * (plan.dp if plan.zero < 1 else 1.0)
 
 
-def _network_bytes(run: Run, weights: Any) -> float:
+def _network_bytes(run: Run) -> float:
     """Bytes one device sends in a step: tensor-, data- and pipeline-parallel traffic."""
     plan, workload = run.plan, run.workload
     width = workload.precision.activation_bits / 8.0
     message = plan.micro_batch * workload.seq_len * run.model.hidden * width
     reductions = sum(block.count * len(block.sublayers) for block in feeding.layers(run.model))
     tensor = 4.0 * (plan.tp - 1.0) / plan.tp * message * reductions / plan.pp * run.rounds
-    local: float = weights.all / (plan.tp * plan.pp) * 2.0
+    local: float = run.weights.all / (plan.tp * plan.pp) * 2.0
     passes = 3.0 * run.rounds if plan.zero >= 3 else 2.0
     data = passes * (plan.dp - 1.0) / plan.dp * local * (0.0 if workload.mode == "lora" else 1.0)
     pipeline = 2.0 * message / plan.tp * run.rounds if plan.pp > 1.0 else 0.0

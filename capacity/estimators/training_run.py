@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from capacity.estimators.case import Case
+    from capacity.estimators.training_memory import Weights
     from capacity.spec.device import Cluster
     from capacity.spec.model import ModelSpec
     from capacity.spec.op import Op
@@ -41,6 +42,7 @@ class Run(Record):
 
     model: ModelSpec
     table: tuple[Op, ...]
+    weights: Weights
     workload: Workload
     plan: Plan
     cluster: Cluster
@@ -186,8 +188,7 @@ def price_run(
     per_node = min(cluster.devices_per_node, int(devices))
     cluster = replace(cluster, devices_per_node=per_node, nodes=max(int(devices // per_node), 1))
     context = case.profile.context_bytes
-    one = lower(model, feeding.feed(model, 1.0, 1.0))
-    weights = weights_of(one)
+    weights = weights_of(lower(model, Tokens()))
     stack = STACKS[one_of("--stack", case.request.get("stack"), tuple(STACKS)) or "tuned"]
     pricer = Pricer(
         cluster.device,
@@ -210,17 +211,23 @@ def price_run(
     def table_of(plan: Plan) -> tuple[Op, ...]:
         return lower(model, feeding.feed(model, plan.micro_batch, workload.seq_len))
 
+    priced: dict[Plan, dict[str, float]] = {}
+
     def price(plan: Plan) -> dict[str, float]:
-        return step_time(model, table_of(plan), weights, workload, plan, network, pricer, stack, rounds_of(plan))
+        if plan not in priced:
+            priced[plan] = step_time(
+                model, table_of(plan), weights, workload, plan, network, pricer, stack, rounds_of(plan)
+            )
+        return priced[plan]
 
     fitting = True
     if plan is None:
         given = _given_plan(case, devices)
-        plan, fitting = layout.choose_training_plan(model, one, workload, cluster, given, context, devices, price)
+        plan, fitting = layout.choose_training_plan(model, weights, workload, cluster, given, context, devices, price)
         layout.check(model, plan, devices)
     rounds = rounds_of(plan)
     held = training_memory(model, weights, workload, plan, rounds, context)
-    return Run(model, table_of(plan), workload, plan, cluster, fitting, held, price(plan), rounds)
+    return Run(model, table_of(plan), weights, workload, plan, cluster, fitting, held, price(plan), rounds)
 
 
 def goodput_of(cluster: Cluster, checkpoint: float, devices: float) -> tuple[float, float]:
