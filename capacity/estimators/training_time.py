@@ -175,7 +175,8 @@ def _block_parts(
     rebuilt = _recomputed(plan, forward_parts, tp_forward)
     layers = feeding.layer_count(model)
     parts = {name: total({"forward": forward_parts[name], "backward": backward_parts[name]}) for name in forward}
-    parts["expert routing"] = schedule.exposed_time_s(total(parts), routing, stack.routing_overlap)
+    if routing > 0.0:
+        parts["expert routing"] = schedule.exposed_time_s(total(parts), routing, stack.routing_overlap)
     parts["tensor-parallel traffic"] = total({"forward": tp_forward, "backward": tp_backward})
     parts["recomputation"] = rebuilt
     device = total(parts)
