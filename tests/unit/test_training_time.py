@@ -244,7 +244,7 @@ class TestDeepSeekV3:
 
     measured = 2.664e6
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def hours(self):
         asked = {"device": "h800-sxm", "devices": 2048, "tp": 1, "pp": 16, "ep": 64, "batch": 15360, "seq_len": 4096}
         asked |= {"precision": "fp8", "recompute": "selective", "tokens": 14.8e12}
