@@ -124,6 +124,10 @@ def argument(unit: str, name: str = "", *, positive: bool = False) -> Callable[[
     return read
 
 
+# Of what was read before: a catalogue names the same few units over and over.
+_factors: dict[tuple[str, str, bool], Ratio] = {}
+
+
 def _read(text: str, unit: str, positive: bool) -> float:
     if len(text) > MAX_TEXT:
         raise QuantityError(f"{_shown(text)} is {len(text)} characters long: give a quantity like {_example(unit)}")
@@ -138,7 +142,8 @@ def _read(text: str, unit: str, positive: bool) -> float:
         raise QuantityError(f"{_shown(text)} names its unit twice: give one like {_example(unit)}")
     a, b = _digits(number, text)
     if rest or dollar:
-        c, d = _factor(rest, unit, text, dollar)
+        c, d = _factors.get((rest, unit, dollar)) or _factor(rest, unit, text, dollar)
+        _factors[rest, unit, dollar] = c, d
         a, b = a * c, b * d
     try:
         value = a / b  # whole numbers divide to the nearest float, whatever their size
