@@ -1,0 +1,118 @@
+"""`capacity validate`: predictions held against measurements."""
+
+from __future__ import annotations
+
+from capacity.cli.options import Command, Option, one_of
+from capacity.cli.terminal import style, write
+from capacity.errors import InputError
+from capacity.rendering import layout
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from capacity.rendering.style import Style
+
+KINDS = ("kernels",)
+WORST_SHOWN = 8
+
+COMMAND = Command(
+    "validate",
+    usage="KIND --data PATH [options]",
+    description="Score predictions against a table of measurements: errors, bias, and whether\n"
+    "the 90 % intervals hold 90 % of what was measured. Needs the `sweep` extra.",
+    examples=(
+        "capacity validate kernels --data measured/kernels",
+        "capacity validate kernels --data measured/kernels --json",
+        "capacity validate kernels --data measured/kernels --predictions rows.csv",
+    ),
+    words=("KIND", f"what is validated: {', '.join(KINDS)}"),
+    groups=(
+        ("the measurements", (
+            Option("--data", metavar="PATH", help="a folder of tables (.parquet or .csv); docs/accuracy.md names their columns"),
+        )),
+        ("the answer", (
+            Option("--predictions", metavar="FILE", help="write a row for each measurement: .csv or .parquet"),
+            Option("--by", metavar="WHAT", read=one_of("grouping", ("op", "device", "dtype")), help="rows of the table: op, device or dtype"),
+            Option("--plain", help="no colour, ASCII only"),
+            Option("--json", help="all scores as JSON (schema 1)"),
+        )),
+    ),
+)  # fmt: skip
+
+_KEYS = {
+    "op": {"op"},
+    "device": {"op", "device", "engine"},
+    "dtype": {"op", "device", "engine", "dtype"},
+}
+
+
+def run(options: dict[str, Any]) -> None:
+    """Score, and print or write the scores."""
+    words = options["words"]
+    if len(words) != 1:
+        raise InputError(f"{len(words)} kinds given: name one of {', '.join(KINDS)}, as in `capacity validate kernels`")
+    kind = one_of("kind", KINDS)(words[0])
+    if options["data"] is None:
+        raise InputError(f"--data is missing: `capacity validate {kind} --data PATH` scores the tables of a folder")
+    from capacity.validation import validate
+
+    scores = validate(kind, options["data"])
+    rows = scores.pop("rows")
+    if options["predictions"]:
+        _write_rows(rows, options["predictions"])
+    if options["json"]:
+        from capacity.rendering.record import json
+
+        write(json(scores))
+        return
+    write("\n".join(_screen(scores, options["by"] or "device", style(plain=options["plain"]))) + "\n")
+
+
+def _write_rows(rows: Any, path: str) -> None:
+    """All predictions in one file, whole or not at all."""
+    import os
+
+    partial = f"{path}.{os.getpid()}"
+    try:
+        if path.endswith(".parquet"):
+            rows.to_parquet(partial, index=False)
+        elif path.endswith(".csv"):
+            rows.to_csv(partial, index=False)
+        else:
+            raise InputError(f"--predictions is {path[:80]!r}: give a file that ends in .csv or .parquet")
+        os.replace(partial, path)
+    except OSError as error:
+        raise InputError(f"--predictions: {path[:80]} cannot be written ({error.strerror or error})") from None
+
+
+def _screen(scores: dict[str, Any], by: str, chosen: Style) -> list[str]:
+    header = [
+        ["", "n", "median", "90 %", "bias", "within", "90 % interval", "roofline", "one share"],
+        ["", "", "error", "below", "", "20 %", "holds", "median", "median"],
+    ]
+    rows = [_row("all", scores["overall"])]
+    rows += [
+        _row(" ".join(str(value) for value in group["by"].values()), group)
+        for group in scores["groups"]
+        if set(group["by"]) == _KEYS[by]
+    ]
+    lines = layout.table(header, [[chosen.text(cell) for cell in row] for row in rows], chosen)
+    lines += ["", chosen.paint("furthest off", "dim")]
+    for row in scores["worst"][:WORST_SHOWN]:
+        ratio = row["predicted"][1] / row["measured"]
+        lines.append(chosen.text(f"  {row['id']:<18} predicted {ratio:.2f} of measured  {row['why']}"))
+    for why, count in scores["unpriced"].items():
+        lines.append(chosen.text(f"  {count} rows not priced: {why}"))
+    return lines
+
+
+def _row(name: str, score: dict[str, Any]) -> list[str]:
+    def percent(key: str) -> str:
+        value = score.get(key)
+        return "-" if value is None else f"{value * 100.0:.1f}"
+
+    return [
+        name, str(score["n"]), percent("mdape"), percent("p90_absolute"), percent("bias"), percent("within_20"),
+        percent("coverage_90"), percent("baseline_mdape"), percent("baseline_single_mdape"),
+    ]  # fmt: skip

@@ -1,0 +1,115 @@
+"""Fitted parameters of the kernel laws for any device: its own, a sibling's, or the pool's, and how far each may be off."""
+
+from __future__ import annotations
+
+import os
+from math import log
+
+from capacity import ops
+from capacity.record import Record
+from capacity.toml_file import read_toml
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from capacity.laws.kernels.overlap import Parameters
+    from capacity.spec.device import Device
+
+FOLDER = os.path.join(os.path.dirname(os.path.dirname(__file__)), "fitted", "kernels")
+
+# Whose parameters a device takes that was never measured, by architecture: a sibling's.
+SIBLINGS = {
+    "hopper": "h100-sxm",
+    "blackwell": "b200",
+    "blackwell-ultra": "b200",
+    "blackwell-rtx": "l40s",
+    "ampere": "a100-sxm-80gb",
+    "ada": "l40s",
+}
+# Chips that share an architecture's name, not its kernels: smaller multiprocessors fed by GDDR.
+_DISTANT = ("blackwell-rtx",)
+FITTED, SIBLING, ARCHITECTURE, GENERIC = "fitted", "sibling", "architecture", "generic"
+# A device of another vendor is further from the pool than any architecture in it was from the others.
+GENERIC_WIDENING = 1.5
+# Each doubling beyond the shapes that were measured widens an interval by this much, up to a limit.
+OUTSIDE_WIDENING, MOST_OUTSIDE = 0.15, 2.0
+
+
+class Fitted(Record):
+    """Parameters of one op and dtype on one device.
+
+    residuals: quantiles (5, 50, 95 %) of ln(measured / predicted) by regime ("launch", "middle", "large").
+    widening: factor on those quantiles for parameters carried from elsewhere. valid: measured range of each column.
+    """
+
+    parameters: Parameters
+    residuals: Mapping[str, tuple[float, float, float]]
+    widening: float
+    valid: Mapping[str, tuple[float, float]]
+    basis: str
+    source: str
+
+    def interval(self, mid: Any, regime: Any, outside: Any = 1.0) -> tuple[Any, Any]:
+        """The 90 % interval of predicted seconds; `regime` and `outside` (see `outside_of`) may be columns."""
+        low: Any = 1.0
+        high: Any = 1.0
+        for name, (q05, _, q95) in self.residuals.items():
+            chosen: Any = regime == name
+            low = ops.where(chosen, min(q05, -1e-3), low)
+            high = ops.where(chosen, max(q95, 1e-3), high)
+        wide: Any = self.widening * outside
+        down: Any = ops.exp(low * wide)
+        up: Any = ops.exp(high * wide)
+        return mid * down, mid * up
+
+    def outside_of(self, columns: Mapping[str, Any]) -> Any:
+        """How much to widen for shapes beyond those measured: 1 inside."""
+        doublings: Any = 0.0
+        for name, (least, most) in self.valid.items():
+            if name not in columns or least <= 0.0:
+                continue
+            value: Any = ops.maximum(columns[name], 1e-9)
+            beyond: Any = ops.maximum(ops.log(value / most), ops.log(least / value))
+            doublings = doublings + ops.maximum(beyond, 0.0) / log(2.0)
+        return ops.minimum(1.0 + OUTSIDE_WIDENING * doublings, MOST_OUTSIDE)
+
+
+def fitted_parameters(device: Device, op: str, sub: str, folder: str = FOLDER) -> Fitted | None:
+    """What is known of an op and dtype on a device, from the nearest place that measured it; None if nowhere did."""
+    pool = _file(folder, "pool")
+    widening = pool.get("widening", {}).get(op, {})
+    donor = SIBLINGS.get(device.architecture, "")
+    distant = device.architecture in _DISTANT
+    places = (
+        (device.id, FITTED, 1.0),
+        (donor, ARCHITECTURE if distant else SIBLING, widening.get("architecture" if distant else "sibling", 1.3)),
+        ("pool", ARCHITECTURE, widening.get("architecture", 2.5)),
+    )
+    for name, basis, width in places:
+        row = _file(folder, name).get(op, {}).get(sub) if name else None
+        if row is None:
+            continue
+        generic = basis == ARCHITECTURE and name == "pool" and device.architecture not in SIBLINGS
+        return Fitted(
+            parameters=row["parameters"],
+            residuals={regime: (q[0], q[1], q[2]) for regime, q in row["residuals"].items()},
+            widening=width * (GENERIC_WIDENING if generic else 1.0),
+            valid={column: (low, high) for column, (low, high) in row.get("range", {}).items()},
+            basis=GENERIC if generic else basis,
+            source=str(_file(folder, name).get("source", "")),
+        )
+    return None
+
+
+def engine_factor(engine: str, op: str, sub: str, folder: str = FOLDER) -> float:
+    """How much slower than the best kernels an engine's are, 1 where it was never measured."""
+    brand = engine.lower().split()[0] if engine.split() else ""
+    factors = _file(folder, "pool").get("engines", {}).get(brand, {}).get(op, {})
+    return float(factors.get(sub, 1.0))
+
+
+def _file(folder: str, name: str) -> dict[str, Any]:
+    path = os.path.join(folder, f"{name}.toml")
+    return read_toml(path, keep=folder == FOLDER) if os.path.isfile(path) else {}

@@ -1,0 +1,125 @@
+"""Kernel laws held against tables of measured kernels, on devices and engines seen or not."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pandas as pd
+
+from capacity.catalogue import load_device
+from capacity.errors import CapacityError, FileFormatError
+from capacity.laws.kernels.facts import facts_of
+from capacity.laws.kernels.profile import engine_factor, fitted_parameters
+from capacity.laws.kernels.tables import NAMES, SHAPES, TABLES, adapted, regime, seconds, subs
+from capacity.validation import scoring
+from capacity.validation.baselines import roofline
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+BEST = "best"
+# A prediction this far off is more likely a fallback kernel or a faulty row than a wrong term.
+SUSPECT = 5.0
+
+
+def read_tables(folder: str) -> dict[str, pd.DataFrame]:
+    """The tables a folder holds, by op; each is checked for its columns."""
+    found: dict[str, pd.DataFrame] = {}
+    for op, name in TABLES.items():
+        for ending, read in ((".parquet", pd.read_parquet), (".csv", pd.read_csv)):
+            path = os.path.join(folder, name + ending)
+            if not os.path.isfile(path):
+                continue
+            try:
+                table = read(path)
+            except (OSError, ValueError) as error:
+                raise FileFormatError(f"{path}: cannot be read as a table ({str(error)[:100]})") from None
+            lacking = [
+                one for one in ("device", "engine", "seconds", *NAMES[op], *SHAPES[op]) if one not in table.columns
+            ]
+            if lacking:
+                raise FileFormatError(f"{path}: lacks the columns {', '.join(lacking)}")
+            found[op] = table
+            break
+    if not found:
+        names = ", ".join(TABLES.values())
+        raise FileFormatError(f"{folder}: holds none of the tables {names} as .parquet or .csv")
+    return found
+
+
+def predict(op: str, table: pd.DataFrame) -> pd.DataFrame:
+    """A row for each row of a table: measured, low, mid, high, baselines, basis, and why where it could not be priced."""
+    table = table.reset_index(drop=True)
+    sub = pd.Series(subs(op, _columns(table)), index=table.index)
+    result = pd.DataFrame(
+        {
+            "id": [f"{op}-{index}" for index in table.index],
+            "op": op,
+            "device": table["device"].astype(str),
+            "engine": table["engine"].astype(str),
+            "dtype": sub.astype(str),
+            "measured": table["seconds"].astype(float),
+        }
+    )
+    for name in ("low", "mid", "high", "baseline", "baseline_single"):
+        result[name] = np.nan
+    result["basis"] = ""
+    result["why"] = ""
+    for (device_name, engine, one), part in table.groupby(["device", "engine", sub], sort=False):
+        index = part.index
+        try:
+            device = load_device(str(device_name))
+        except CapacityError as error:
+            result.loc[index, "why"] = str(error)
+            continue
+        fitted = fitted_parameters(device, op, str(one))
+        if fitted is None:
+            result.loc[index, "why"] = f"no device has been measured for {op} in {one}"
+            continue
+        facts = facts_of(device)
+        columns = _columns(part)
+        parameters = adapted(op, fitted.parameters, facts)
+        law = seconds(op, facts, parameters, str(one), columns)
+        kind = regime(law, parameters, op)
+        low, high = fitted.interval(law, kind, fitted.outside_of(columns))
+        factor = 1.0 if op == "collective" or engine == BEST else engine_factor(str(engine), op, str(one))
+        naive, single = roofline(op, str(one), facts, part)
+        result.loc[index, "mid"] = law * factor
+        result.loc[index, "low"] = low * factor
+        result.loc[index, "high"] = high * factor
+        result.loc[index, "baseline"] = naive
+        result.loc[index, "baseline_single"] = single
+        result.loc[index, "basis"] = fitted.basis
+    ratio = result["mid"] / result["measured"]
+    far = (ratio > SUSPECT) | (ratio < 1.0 / SUSPECT)
+    result.loc[far, "why"] = "more than five-fold off: a fallback kernel or a faulty row"
+    return result
+
+
+def _columns(table: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Columns as arrays, numbers as floats."""
+    return {
+        str(name): table[name].to_numpy(dtype=float) if table[name].dtype.kind in "iuf" else table[name].to_numpy()
+        for name in table.columns
+    }
+
+
+def validate_kernels(folder: str) -> dict[str, Any]:
+    """Score every table of a folder; see `capacity.validation.validate`."""
+    rows = pd.concat([predict(op, table) for op, table in read_tables(folder).items()], ignore_index=True)
+    unpriced = rows[rows["mid"].isna()]
+    return {
+        "schema": scoring.SCHEMA,
+        "kind": "kernels",
+        "overall": scoring.score(rows, "seconds"),
+        "groups": scoring.groups(
+            rows,
+            "seconds",
+            (("op",), ("op", "basis"), ("op", "device", "engine"), ("op", "device", "engine", "dtype")),
+        ),
+        "worst": scoring.worst(rows, "s"),
+        "unpriced": {str(why): int(count) for why, count in unpriced["why"].value_counts().items()},
+        "rows": rows,
+    }
