@@ -49,3 +49,22 @@ def feed(model: ModelSpec, sequences: float, length: float, *, logits: float | N
     if sees_only(model):
         return Tokens(sequences=sequences, queries=1.0, images=1.0)
     return Tokens(sequences=sequences, queries=length, encoder=length, logits=logits)
+
+
+def reads_apart(model: ModelSpec) -> bool:
+    """Whether prompts go through an encoder of text, and the decoder's own keys are only what it wrote (T5)."""
+    heard = any(conv.stack == "encoder" for conv in model.convs)
+    return not heard and {"encoder", "decoder"} <= {block.stack for block in model.blocks}
+
+
+def prompt(model: ModelSpec, sequences: float, length: float) -> Tokens:
+    """The pass that reads prompts and gives each its first token."""
+    if reads_apart(model):
+        return Tokens(sequences=sequences, queries=1.0, encoder=length, logits=1.0)
+    return feed(model, sequences, length, logits=1.0)
+
+
+def next_token(sequences: float, prompt: float, written: float, *, apart: bool) -> Tokens:
+    """The pass that gives each sequence the token after `written` ones. apart: as `reads_apart`."""
+    keys = written if apart else prompt + written
+    return Tokens(sequences=sequences, queries=1.0, past=max(keys - 1.0, 0.0), encoder=prompt, encoded=True)

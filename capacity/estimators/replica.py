@@ -7,7 +7,7 @@ from math import inf
 from capacity.errors import InputError
 from capacity.estimators import feeding, layout
 from capacity.estimators.case import FORMATS
-from capacity.estimators.lowering import Tokens, lower
+from capacity.estimators.lowering import lower
 from capacity.estimators.pricing import Pricer
 from capacity.estimators.serving_time import FRONT_END_PER_TOKEN_S, FRONT_END_S, decode_step, prefill
 from capacity.estimators.sharding import shard_replica
@@ -207,7 +207,7 @@ def room_of(
 def footprint(model: ModelSpec, workload: Workload, plan: Plan, widths: dict[str, float]) -> Footprint:
     """What one device holds of a replica laid out by `plan`."""
     context = workload.prompt_len + workload.output_len
-    table = step_table(model, 1.0, context)
+    table = step_table(model, 1.0, workload.prompt_len, workload.output_len)
     kv_width = workload.precision.kv_bits / 8.0
     weights: dict[str, float] = {}
     cache = state = 0.0
@@ -229,11 +229,11 @@ def footprint(model: ModelSpec, workload: Workload, plan: Plan, widths: dict[str
     return Footprint(parts, cache / context, state, workload, widths)
 
 
-def step_table(model: ModelSpec, sequences: float, context: float) -> tuple[Op, ...]:
-    """Ops of one decode step at a context; of a whole pass for models that do not generate."""
+def step_table(model: ModelSpec, sequences: float, prompt: float, written: float) -> tuple[Op, ...]:
+    """Ops of the decode step after `written` tokens; of a whole pass for models that do not generate."""
     if not feeding.generates(model):
-        return lower(model, feeding.feed(model, sequences, context))
-    return lower(model, Tokens(sequences=sequences, queries=1.0, past=context - 1.0, encoder=context, encoded=True))
+        return lower(model, feeding.feed(model, sequences, prompt))
+    return lower(model, feeding.next_token(sequences, prompt, written, apart=feeding.reads_apart(model)))
 
 
 def load_replica(
@@ -263,7 +263,7 @@ def load_replica(
     )
     network = Network.of(cluster, case.profile)
     if feeding.generates(model):
-        step = decode_step(model, plan, network, pricer, running, workload.prompt_len + workload.output_len / 2.0)
+        step = decode_step(model, plan, network, pricer, running, workload.prompt_len, workload.output_len / 2.0)
         prompt = prefill(model, plan, network, pricer, 1.0, workload.prompt_len)
     else:
         prompt = step = prefill(model, plan, network, pricer, running, workload.prompt_len)

@@ -150,7 +150,7 @@ def _generation(case: Case, load: Load) -> Account:
     """A model that writes its answer token by token, in a batch that refills as requests finish."""
     workload, plan = load.workload, load.plan
     context = workload.prompt_len + workload.output_len / 2.0
-    table = step_table(load.model, load.running, context)
+    table = step_table(load.model, load.running, workload.prompt_len, workload.output_len / 2.0)
     step_mid, prompt_mid = total(load.step), total(load.prompt)
     kept = load.running * (context * load.room.token_bytes + load.room.state_bytes * 2.0)
     moved = load.memory["weights"] * _touched(table, load.running) + kept
@@ -196,7 +196,7 @@ def _generation(case: Case, load: Load) -> Account:
 def _one_pass(case: Case, load: Load) -> Account:
     """A model that answers in one forward pass: an encoder, a classifier of pictures."""
     workload, plan = load.workload, load.plan
-    table = step_table(load.model, load.running, workload.prompt_len)
+    table = step_table(load.model, load.running, workload.prompt_len, 0.0)
     batch_mid = total(load.prompt)
     item = "image" if feeding.sees_only(load.model) else "request"
     moved = sum(op.count * op.elements * 2.0 for op in table) / plan.tp + load.memory["weights"]

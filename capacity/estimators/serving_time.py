@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from capacity.estimators import feeding
-from capacity.estimators.lowering import Tokens, lower
+from capacity.estimators.lowering import lower
 from capacity.estimators.pricing import label
 from capacity.estimators.sharding import shard_replica
 from capacity.formula import scaled, sourced, total
@@ -33,10 +33,10 @@ PREFILL_CHUNK = 8192.0
 
 
 def decode_step(
-    model: ModelSpec, plan: Plan, network: Network, pricer: Pricer, running: float, context: float
+    model: ModelSpec, plan: Plan, network: Network, pricer: Pricer, running: float, prompt_len: float, written: float
 ) -> dict[str, float]:
-    """Seconds of one step that gives each of `running` sequences, `context` tokens long, its next token."""
-    tokens = Tokens(sequences=running, queries=1.0, past=context - 1.0, encoder=context, encoded=True)
+    """Seconds of one step that gives each of `running` sequences, `written` tokens into its answer, the next token."""
+    tokens = feeding.next_token(running, prompt_len, written, apart=feeding.reads_apart(model))
     parts = _forward(model, lower(model, tokens), plan, network, pricer, running)
     profile = pricer.profile
     parts["small kernels"] = scaled(profile.decode_layer_s, _small_kernels(model) * GRAPH_REPLAY)
@@ -54,8 +54,8 @@ def prefill(
 ) -> dict[str, float]:
     """Seconds to read prompts (or pictures) together, in chunks where they are long."""
     chunks = max(sequences * prompt_len / PREFILL_CHUNK, 1.0)
-    whole = feeding.feed(model, sequences, prompt_len, logits=1.0)
-    parts = _forward(model, lower(model, whole), plan, network, pricer, sequences * prompt_len)
+    whole = lower(model, feeding.prompt(model, sequences, prompt_len))
+    parts = _forward(model, whole, plan, network, pricer, sequences * prompt_len)
     parts["launches"] = scaled(
         EAGER_LAYER_S if pricer.device.kind in ("GPU", "TPU", "ASIC") else pricer.profile.decode_layer_s,
         feeding.layer_count(model) * chunks,
