@@ -130,7 +130,7 @@ def _differences(row: dict[str, Any], first: dict[str, Any]) -> str:
     changed = [key for key in here if not key.startswith("_") and here[key] != there.get(key)]
     shown = [f"`{key}={here[key]}`" for key in changed if len(str(here[key])) < 30][:FEWEST_SHOWN]
     more = len(changed) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if shown and more > 0 else f"{more} fields" if more > 0 else "")
+    return ", ".join(shown) + (f" and {more} more" if shown and more > 0 else f"{more} long fields" if more > 0 else "")
 
 
 def compared() -> tuple[list[dict[str, Any]], int]:
@@ -187,9 +187,9 @@ def presets() -> str:
 PRESETS = """## Presets
 
 What `capacity models` counts for each preset (`tests/golden/model_parameters.csv`, held by a test) beside the total its
-publisher states, where one is stated. Publishers round (`405B`), count without embeddings (Pythia's and ALBERT's papers), or
-with their vision tower or prediction layers; *off by* mixes all of that. *Active* leaves out the experts a token does not
-visit, and what is only looked up. For two presets of each model type `tests/contract/test_presets_exact.py` also builds
+publisher states, where one is stated. Most differences are the publisher's rounding (`405B`); Gopher and Chinchilla have no
+published code, and the projection of their relative positions, which no token passes, is left out. *Active* leaves out the experts a token does not
+visit. For two presets of each model type `tests/contract/test_presets_exact.py` also builds
 the class of transformers from the same facts and finds the same number.
 """
 

@@ -184,7 +184,9 @@ def _cluster(
                 f"--devices {devices:g} and --nodes {nodes:g} contradict: a node has {per_node} devices; give one"
             )
         if devices < per_node:
-            cluster = replace(cluster, devices_per_node=int(devices), nodes=1)
+            # Part of a node answers for that part of its host.
+            host = cluster.host_w * devices / per_node
+            cluster = replace(cluster, devices_per_node=int(devices), nodes=1, host_w=host)
         else:
             if devices % per_node:
                 raise InputError(

@@ -51,7 +51,8 @@ class Pricer(Record):
     dtype: format of the products' weights; bytes_per_activation and bytes_per_kv: stored widths.
     bytes_per_weight: by precision group, "" the default. sustained: share of the benchmarked rate that
     holds in a long run (power and clocks), 1 for short ones. wide: precision groups that are computed in
-    `wide_dtype` whatever the rest runs in.
+    `wide_dtype` whatever the rest runs in. replay: share of a kernel's launch that is left when a step is
+    replayed from a graph.
     """
 
     device: Device
@@ -64,6 +65,7 @@ class Pricer(Record):
     attention_share: float = 1.0
     wide: frozenset[str] = frozenset()
     wide_dtype: str = "bf16"
+    replay: float = 1.0
 
     def group_bytes(self, group: str) -> float:
         """Stored width of a weight of this precision group, in bytes."""
@@ -93,7 +95,7 @@ class Pricer(Record):
             self.profile.depth_half,
             self.profile.wave_weight,
             self.device.multiprocessors or 100.0,
-            shares.launch_s,
+            shares.launch_s * self.replay,
             self.profile.least_rows,
         )
 
@@ -118,7 +120,7 @@ class Pricer(Record):
             self.profile.prefill_share_of_peak * self.sustained * self.attention_share,
             self.profile.decode_share_of_bandwidth,
             self.profile.queries_half if op.queries > 1.0 else 0.0,
-            self.profile.attention_launch_s,
+            self.profile.attention_launch_s * self.replay,
         )
 
     @staticmethod
@@ -153,5 +155,5 @@ class Pricer(Record):
             self.profile.prefill_share_of_peak * self.sustained * 0.5,
             self.profile.decode_share_of_bandwidth * 0.75,
             0.0,
-            self.profile.attention_launch_s * (1.0 if op.queries == 1.0 else 3.0),
+            self.profile.attention_launch_s * self.replay * (1.0 if op.queries == 1.0 else 3.0),
         )

@@ -37,6 +37,7 @@ def decode_step(
 ) -> dict[str, float]:
     """Seconds of one step that gives each of `running` sequences, `written` tokens into its answer, the next token."""
     tokens = feeding.next_token(running, prompt_len, written, apart=feeding.reads_apart(model))
+    pricer = replace(pricer, replay=GRAPH_REPLAY)
     parts = _forward(model, lower(model, tokens), plan, network, pricer, running)
     profile = pricer.profile
     parts["small kernels"] = scaled(profile.decode_layer_s, _small_kernels(model) * GRAPH_REPLAY)

@@ -22,7 +22,7 @@ def roofline(op: str, dtype: str, facts: Facts, rows: pd.DataFrame) -> tuple[np.
     if op == "collective":
         wire = moved / facts.link_bytes_per_s
         return wire, wire / SHARE_OF_BANDWIDTH + LAUNCH_S
-    compute = work / facts.peak(_BITS.get(dtype.split("/")[0].split("|")[0], 16))
+    compute = work / facts.peak(_BITS.get(dtype.partition("/")[0].partition("|")[0], 16))
     memory = moved / facts.memory_bytes_per_s
     single = np.maximum(compute / SHARE_OF_PEAK, memory / SHARE_OF_BANDWIDTH) + LAUNCH_S
     return np.maximum(compute, memory), single
@@ -32,10 +32,10 @@ def _costs(op: str, dtype: str, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndar
     """FLOPs and bytes of each row."""
     column = {name: rows[name].to_numpy(dtype=float) for name in rows.columns if rows[name].dtype.kind in "if"}
     query, _, cache = dtype.partition("/")
-    width = _BYTES.get(query.split("|")[0], 2.0)
+    width = _BYTES.get(query.partition("|")[0], 2.0)
     if op == "gemm":
         m, n, k = column["m"], column["n"], column["k"]
-        narrow = width if query.split("|")[0] in ("fp8", "fp8_block", "nvfp4", "sq") else 2.0
+        narrow = width if query.partition("|")[0] in ("fp8", "fp8_block", "nvfp4", "sq") else 2.0
         return 2.0 * m * n * k, n * k * width + m * k * narrow + 2.0 * m * n
     if op in ("prefill", "decode"):
         batch, heads, kv, size = (column[name] for name in ("batch", "n_heads", "n_kv_heads", "head_dim"))

@@ -90,7 +90,7 @@ def test_any_value_of_another_type(tmp_path, monkeypatch, where, value):
     else:
         table[where[-1]] = value
     with monkeypatch.context() as patch:
-        patch.setattr(entry, "_parse", lambda _: data)
+        patch.setattr(entry, "_parse", lambda _, keep: data)
         device = outcome(lambda: load_device("h100-sxm", (str(tmp_path),)))
     if device is not None:
         assert device.origin == str(tmp_path)
