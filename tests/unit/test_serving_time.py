@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from capacity.estimators.answer import estimate
@@ -36,7 +38,7 @@ def test_a_lone_token_takes_at_least_the_reading_of_the_weights(device, model, p
 @pytest.mark.parametrize("model", ["llama-3.1-8b", "mixtral-8x7b", "deepseek-v2-lite", "gemma-3-12b", "qwen3-30b-a3b"])
 def test_a_larger_batch_is_slower_for_each_and_faster_for_all(model):
     found = [middle(model=model, devices=8, tp=8, concurrency=batch) for batch in (1, 4, 16, 64)]
-    for fewer, more in zip(found, found[1:], strict=False):
+    for fewer, more in itertools.pairwise(found):
         assert more["tpot"] > fewer["tpot"]
         assert more["ttft"] >= fewer["ttft"]
         assert more["tokens_per_s"] > fewer["tokens_per_s"]
@@ -48,7 +50,7 @@ def test_a_larger_batch_is_slower_for_each_and_faster_for_all(model):
 @pytest.mark.parametrize("model", ["llama-3.1-8b", "deepseek-v2-lite", "gpt-oss-20b"])
 def test_a_longer_context_is_slower(model):
     found = [middle(model=model, prompt_len=length, output_len=256) for length in (512, 4096, 32768)]
-    for shorter, longer in zip(found, found[1:], strict=False):
+    for shorter, longer in itertools.pairwise(found):
         assert longer["tpot"] > shorter["tpot"]
         assert longer["ttft"] > shorter["ttft"]
         assert longer["flop_per_token"] > shorter["flop_per_token"]
