@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from capacity.cli.options import Command, Option, one_of
+from capacity.cli.options import Command, Option
 from capacity.cli.terminal import style, write
-from capacity.errors import InputError
+from capacity.errors import InputError, UnknownNameError
 from capacity.rendering import layout
+from capacity.validation import KINDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,12 +14,11 @@ if TYPE_CHECKING:
 
     from capacity.rendering.style import Style
 
-KINDS = ("kernels",)
 WORST_SHOWN = 8
 
 COMMAND = Command(
     "validate",
-    usage="KIND --data PATH [options]",
+    usage="KIND [--data PATH] [options]",
     description="Score predictions against a table of measurements: errors, bias, and whether\n"
     "the 90 % intervals hold 90 % of what was measured. Needs the `sweep` extra.",
     examples=(
@@ -29,36 +29,27 @@ COMMAND = Command(
     words=("KIND", f"what is validated: {', '.join(KINDS)}"),
     groups=(
         ("the measurements", (
-            Option("--data", metavar="PATH", help="a folder of tables (.parquet or .csv); docs/accuracy.md names their columns"),
+            Option("--data", metavar="PATH", help="a table (.csv or .parquet), for kernels a folder of tables; docs/accuracy.md names their columns"),
         )),
         ("the answer", (
             Option("--predictions", metavar="FILE", help="write a row for each measurement: .csv or .parquet"),
-            Option("--by", metavar="WHAT", read=one_of("grouping", ("op", "device", "dtype")), help="rows of the table: op, device or dtype"),
+            Option("--by", metavar="WHAT", help="rows of the table: device, dtype, op, ..., as the kind has them"),
             Option("--plain", help="no colour, ASCII only"),
             Option("--json", help="all scores as JSON (schema 1)"),
         )),
     ),
 )  # fmt: skip
 
-_KEYS = {
-    "op": {"op"},
-    "device": {"op", "device", "engine"},
-    "dtype": {"op", "device", "engine", "dtype"},
-}
-
-
 def run(options: dict[str, Any]) -> None:
     """Score, and print or write the scores."""
     words = options["words"]
     if len(words) != 1:
         raise InputError(f"{len(words)} kinds given: name one of {', '.join(KINDS)}, as in `capacity validate kernels`")
-    kind = one_of("kind", KINDS)(words[0])
-    if options["data"] is None:
-        raise InputError(f"--data is missing: `capacity validate {kind} --data PATH` scores the tables of a folder")
     from capacity.validation import validate
 
-    scores = validate(kind, options["data"])
-    rows = scores.pop("rows")
+    scores = validate(_named("kind", words[0], tuple(KINDS)), options["data"])
+    rows, views = scores.pop("rows"), scores.pop("views")
+    view = _named("--by", options["by"] or next(iter(views)), tuple(views))
     if options["predictions"]:
         _write_rows(rows, options["predictions"])
     if options["json"]:
@@ -66,7 +57,14 @@ def run(options: dict[str, Any]) -> None:
 
         write(json(scores))
         return
-    write("\n".join(_screen(scores, options["by"] or "device", style(plain=options["plain"]))) + "\n")
+    write("\n".join(_screen(scores, views[view], style(plain=options["plain"]))) + "\n")
+
+
+def _named(what: str, text: str, names: tuple[str, ...]) -> str:
+    """One of a few names, or the nearest suggested."""
+    if text.lower() not in names:
+        raise UnknownNameError(what, text, names, f"known are {', '.join(names)}")
+    return text.lower()
 
 
 def _write_rows(rows: Any, path: str) -> None:
@@ -86,7 +84,7 @@ def _write_rows(rows: Any, path: str) -> None:
         raise InputError(f"--predictions: {path[:80]} cannot be written ({error.strerror or error})") from None
 
 
-def _screen(scores: dict[str, Any], by: str, chosen: Style) -> list[str]:
+def _screen(scores: dict[str, Any], keys: tuple[str, ...], chosen: Style) -> list[str]:
     header = [
         ["", "n", "median", "90 %", "bias", "within", "90 % interval", "roofline", "one share"],
         ["", "", "error", "below", "", "20 %", "holds", "median", "median"],
@@ -95,7 +93,7 @@ def _screen(scores: dict[str, Any], by: str, chosen: Style) -> list[str]:
     rows += [
         _row(" ".join(str(value) for value in group["by"].values()), group)
         for group in scores["groups"]
-        if set(group["by"]) == _KEYS[by]
+        if set(group["by"]) == set(keys)
     ]
     lines = layout.table(header, [[chosen.text(cell) for cell in row] for row in rows], chosen)
     lines += ["", chosen.paint("furthest off", "dim")]

@@ -1,6 +1,6 @@
 """Predictions held against measurements, in one form for every kind: see docs/accuracy.md.
 
-Needs the `sweep` extra (NumPy, pandas).
+A kind is a module of this package with `validate(data: str | None) -> dict`. Needs the `sweep` extra (NumPy, pandas).
 """
 
 from __future__ import annotations
@@ -11,20 +11,26 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-KINDS = ("kernels",)
+# The module of each kind is named after it; what its data is.
+KINDS = {
+    "kernels": "a folder of tables of measured kernels",
+}
 
 
-def validate(kind: str, data: str) -> dict[str, Any]:
-    """Score predictions of a kind against the tables in `data`.
+def validate(kind: str, data: str | None = None) -> dict[str, Any]:
+    """Score predictions of a kind against the measurements in `data`, or against the project's own where it has some.
 
-    Returns {"schema", "kind", "overall", "groups", "worst", "unpriced"} with plain numbers, and under "rows" the
-    predictions themselves as a pandas frame. Raises InputError for an unknown kind, FileFormatError for tables
-    that are missing or lack a column.
+    Returns {"schema", "kind", "overall", "groups", "worst", "unpriced"} with plain numbers; under "views" the group keys
+    a table may show, by name, the usual one first; under "rows" the predictions themselves as a pandas frame.
+    Raises InputError for an unknown kind or missing data, FileFormatError for tables that are missing or lack a column.
     """
-    if kind != "kernels":
+    if kind not in KINDS:
         raise InputError(f"nothing can be validated as {kind[:40]!r}; choose from {', '.join(KINDS)}")
+    from importlib import import_module
+
     try:
-        from capacity.validation.kernels import validate_kernels
+        module = import_module(f"capacity.validation.{kind}")
     except ModuleNotFoundError as error:
         raise InputError(f'validation needs {error.name}: pip install "model-capacity[sweep]"') from None
-    return validate_kernels(data)
+    scores: dict[str, Any] = module.validate(data)
+    return scores

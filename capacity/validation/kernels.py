@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from capacity.catalogue import load_device
-from capacity.errors import CapacityError, FileFormatError
+from capacity.errors import CapacityError, FileFormatError, InputError
 from capacity.laws.kernels.facts import facts_of
 from capacity.laws.kernels.profile import engine_factor, fitted_parameters
 from capacity.laws.kernels.tables import NAMES, SHAPES, TABLES, adapted, regime, seconds, subs
@@ -106,20 +106,28 @@ def _columns(table: pd.DataFrame) -> dict[str, np.ndarray]:
     }
 
 
-def validate_kernels(folder: str) -> dict[str, Any]:
+VIEWS = {
+    "device": ("op", "device", "engine"),
+    "dtype": ("op", "device", "engine", "dtype"),
+    "op": ("op",),
+    "basis": ("op", "basis"),
+}
+
+
+def validate(data: str | None) -> dict[str, Any]:
     """Score every table of a folder; see `capacity.validation.validate`."""
+    if data is None:
+        raise InputError("--data is missing: `capacity validate kernels --data PATH` scores the tables of a folder")
+    folder = data
     rows = pd.concat([predict(op, table) for op, table in read_tables(folder).items()], ignore_index=True)
     unpriced = rows[rows["mid"].isna()]
     return {
         "schema": scoring.SCHEMA,
         "kind": "kernels",
         "overall": scoring.score(rows, "seconds"),
-        "groups": scoring.groups(
-            rows,
-            "seconds",
-            (("op",), ("op", "basis"), ("op", "device", "engine"), ("op", "device", "engine", "dtype")),
-        ),
+        "groups": scoring.groups(rows, "seconds", VIEWS.values()),
         "worst": scoring.worst(rows, "s"),
         "unpriced": {str(why): int(count) for why, count in unpriced["why"].value_counts().items()},
+        "views": VIEWS,
         "rows": rows,
     }
