@@ -40,6 +40,7 @@ COMMAND = Command(
     ),
 )  # fmt: skip
 
+
 def run(options: dict[str, Any]) -> None:
     """Score, and print or write the scores."""
     words = options["words"]
