@@ -1,0 +1,113 @@
+"""Convolutions of images, forward and backward, in both memory formats; and a recurrent layer."""
+
+from __future__ import annotations
+
+from capacity.measurement.case import FULL, Kernel, Work
+from capacity.measurement.kernels.operands import WIDTH_BYTES, dtype_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+    from capacity.measurement.case import Machine
+
+# images, channels in, channels out, side, kernel, stride
+_SHAPES = (
+    (4, 64, 64, 56, 3, 1),
+    (4, 3, 64, 112, 7, 2),
+    (2, 128, 128, 28, 3, 1),
+    (4, 64, 128, 28, 3, 2),
+    (4, 256, 256, 14, 3, 1),
+    (4, 512, 512, 7, 3, 1),
+    (8, 64, 128, 28, 1, 2),
+    (8, 32, 32, 32, 3, 1),
+    (16, 16, 32, 16, 3, 1),
+    (1, 64, 64, 16, 3, 1),
+    (4, 3, 384, 128, 16, 16),
+)
+
+
+def _cases(profile: str, machine: Machine) -> Iterable[dict[str, Any]]:
+    scale = 1 if machine.device == "cpu" else 16
+    for dtype in ("fp32", "bf16"):
+        for b, c, o, side, size, stride in _SHAPES if profile == FULL else _SHAPES[:1]:
+            for backward in (False, True):
+                for last in (False, True) if profile == FULL and size == 3 and side > 14 else (False,):
+                    yield {
+                        "dtype": dtype, "images": b * scale, "in": c, "out": o, "side": side, "kernel": size, "stride": stride,
+                        "channels_last": last, "backward": backward,
+                    }  # fmt: skip
+
+
+def _build(parameters: Mapping[str, Any], machine: Machine) -> Work:
+    import torch
+
+    b, c, o, side, size, stride = (parameters[name] for name in ("images", "in", "out", "side", "kernel", "stride"))
+    padding = size // 2 if stride < size else 0
+    layout = torch.channels_last if parameters["channels_last"] else torch.contiguous_format
+    dtype = dtype_of(parameters["dtype"])
+    image = torch.randn(b, c, side, side, device=machine.device).to(dtype).contiguous(memory_format=layout)
+    weight = torch.randn(o, c, size, size, device=machine.device).to(dtype).contiguous(memory_format=layout)
+    width = WIDTH_BYTES[parameters["dtype"]]
+
+    def forward(x: Any, w: Any) -> Any:
+        return torch.nn.functional.conv2d(x, w, stride=stride, padding=padding)
+
+    with torch.no_grad():
+        result = forward(image, weight)
+    flop = 2.0 * result.numel() * c * size * size
+    moved = float((image.numel() + weight.numel() + result.numel()) * width)
+    if not parameters["backward"]:
+
+        def run() -> None:
+            with torch.no_grad():
+                forward(image, weight)
+
+        return Work(run=run, flop=flop, moved_bytes=moved)
+    image.requires_grad_()
+    weight.requires_grad_()
+    result = forward(image, weight)
+    gradient = torch.ones_like(result)
+
+    def backward() -> None:
+        torch.autograd.grad(result, (image, weight), gradient, retain_graph=True)
+
+    return Work(run=backward, flop=2.0 * flop, moved_bytes=2.0 * moved)
+
+
+def _recurrent_cases(profile: str, machine: Machine) -> Iterable[dict[str, Any]]:
+    scale = 1 if machine.device == "cpu" else 8
+    shapes = ((16, 32, 128), (8, 64, 256), (32, 16, 512), (4, 32, 256), (16, 24, 384))
+    for batch, length, width in shapes if profile == FULL else shapes[:1]:
+        for backward in (False, True):
+            yield {
+                "dtype": "fp32", "batch": batch * scale, "length": length, "width": width, "backward": backward,
+            }  # fmt: skip
+
+
+def _build_recurrent(parameters: Mapping[str, Any], machine: Machine) -> Work:
+    import torch
+
+    batch, length, width = (parameters[name] for name in ("batch", "length", "width"))
+    layer = torch.nn.LSTM(width, width, batch_first=True, device=machine.device)
+    inputs = torch.randn(batch, length, width, device=machine.device, requires_grad=parameters["backward"])
+    flop = 2.0 * batch * length * 8 * width * width
+    if not parameters["backward"]:
+
+        def run() -> None:
+            with torch.no_grad():
+                layer(inputs)
+
+        return Work(run=run, flop=flop)
+
+    def both() -> None:
+        layer(inputs)[0].sum().backward()
+
+    return Work(run=both, flop=3.0 * flop)
+
+
+FAMILIES = (
+    Kernel("convolution", "two-dimensional convolutions", _cases, _build),
+    Kernel("recurrent", "an LSTM layer", _recurrent_cases, _build_recurrent),
+)
