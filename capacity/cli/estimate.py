@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _OUTPUT = ("json", "plain", "verbose", "explain", "depth")
 _count = argument("1", positive=True)
+_share = argument("1")
 _price = argument("USD/h", positive=True)
 
 # What a user would change, and nothing that must be known to begin. What the values may be is
@@ -47,7 +48,15 @@ COMMAND = Command(
             Option("--output-len", metavar="N", read=_count, help="tokens a request generates"),
             Option("--concurrency", metavar="N", read=_count, help="requests in flight on a replica"),
             Option("--precision", metavar="NAME", help="of weights and arithmetic: fp32, bf16, fp8, int4 ..."),
-            Option("--kv-precision", metavar="NAME", help="of the KV cache: bf16, fp8 ..."),
+            Option("--kv-precision", metavar="NAME", help="of the KV cache: bf16, fp8, int8, int4"),
+        )),
+        ("how requests are served", (
+            Option("--engine", metavar="NAME", help="vllm, sglang, tensorrt-llm, llama.cpp ..."),
+            Option("--prefix-hit", metavar="SHARE", read=_share, help="share of prompt tokens whose cache is there already: 0.5"),
+            Option("--draft-tokens", metavar="N", read=whole(1, 64), help="tokens drafted for each checked one (MTP, EAGLE)"),
+            Option("--acceptance", metavar="SHARE", read=_share, help="of drafted tokens, one after the other: 0.7"),
+            Option("--length-spread", metavar="SHARE", read=_share, help="lengths lie between 1 less this and 1 of those given"),
+            Option("--burst", metavar="SHARE", read=_share, help="share of requests that come at once at the start"),
         )),
         ("the machines", (
             Option("--device", metavar="NAME", help="an accelerator: `capacity devices` lists them"),
@@ -61,6 +70,7 @@ COMMAND = Command(
             Option("--tp", metavar="N", read=whole(), help="tensor parallelism"),
             Option("--pp", metavar="N", read=whole(), help="pipeline parallelism"),
             Option("--dp", metavar="N", read=whole(), help="data parallelism, or replicas that serve"),
+            Option("--attention-dp", metavar="N", read=whole(), help="groups of --tp devices that attend to requests of their own"),
             Option("--ep", metavar="N", read=whole(), help="expert parallelism: inside dp to train, inside tp to serve"),
             Option("--zero", metavar="STAGE", read=whole(0, 3), help="shards 0 nothing, 1 optimizer, 2 gradients, 3 weights"),
             Option("--micro-batch", metavar="N", read=whole(), help="sequences a device works on at once"),

@@ -30,6 +30,22 @@ FORMATS: dict[str, tuple[float, str]] = {
     "int4": (4.25, "int4"),
     "nvfp4": (4.5, "fp4"),
     "mxfp4": (4.25, "fp4"),
+    # Weights alone in 8 bits, unpacked before they are multiplied.
+    "fp8wo": (8.0, "bf16"),
+    "int8wo": (8.0, "bf16"),
+    # llama.cpp's, at the size of whole files of an 8B model (llama.cpp, examples/quantize).
+    "q8_0": (8.5, "int4"),
+    "q6_k": (6.56, "int4"),
+    "q5_k_m": (5.69, "int4"),
+    "q5_k_s": (5.54, "int4"),
+    "q5_0": (5.5, "int4"),
+    "q4_k_m": (4.85, "int4"),
+    "q4_k_s": (4.58, "int4"),
+    "q4_0": (4.5, "int4"),
+    "iq4_xs": (4.25, "int4"),
+    "q3_k_m": (3.91, "int4"),
+    "q2_k": (3.0, "int4"),
+    "iq2_xxs": (2.06, "int4"),
 }
 _SPELLINGS = {
     "fp4": "nvfp4",
@@ -76,6 +92,13 @@ KEYS = (
     "grid",
     "catalogue",
     "stack",
+    "engine",
+    "attention_dp",
+    "length_spread",
+    "burst",
+    "prefix_hit",
+    "draft_tokens",
+    "acceptance",
 )
 
 

@@ -6,14 +6,13 @@ from math import inf
 
 from capacity.errors import InputError
 from capacity.estimators import feeding, layout
-from capacity.estimators.case import FORMATS
 from capacity.estimators.lowering import lower
-from capacity.estimators.pricing import Pricer
-from capacity.estimators.serving_time import FRONT_END_PER_TOKEN_S, FRONT_END_S, decode_step, prefill
+from capacity.estimators.serving_time import Prompt, decode_step, one_pass, prefill, prompt_work
 from capacity.estimators.sharding import shard_replica
-from capacity.estimators.training_time import Network
+from capacity.estimators.work import Machine
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import memory, schedule
+from capacity.laws.engine import fitted_engines
 from capacity.record import Record, replace
 from capacity.spec.plan import Plan
 
@@ -22,15 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from capacity.estimators.case import Case
-    from capacity.spec.device import Cluster
+    from capacity.laws.engine import Engine
+    from capacity.spec.device import Cluster, Device
     from capacity.spec.model import ModelSpec
     from capacity.spec.op import Op
     from capacity.spec.workload import Workload
 
-# Engines set this share of memory aside for weights, cache and activations.
-ENGINE_SHARE = 0.92
-# Groups that quantised checkpoints leave at 16 bits.
-KEPT_GROUPS = ("embedding", "head", "router")
 # Machines of one person, where models are run for one user and in 4 bits.
 PERSONAL = ("consumer", "laptop", "embedded", "phone")
 # Tokens of one step's activations that must fit beside weights and cache.
@@ -39,6 +35,37 @@ ACTIVATION_TOKENS = 8192.0
 STATE_BYTES = 4.0
 # Buffers of the collectives of a replica on several devices.
 COMMUNICATOR_BYTES = 0.5e9
+
+
+class Service(Record):
+    """How requests are served, whatever the device: engine, formats and what a load looks like.
+
+    word: the weight format's name; formats: by precision group; kv_format, kv_bytes: of the cache. spread: lengths lie
+    between 1 - spread and 1 of the longest. burst: share of requests that arrive together at the start. prefix_hit: share of
+    prompt tokens whose keys are cached already. drafted: tokens proposed for each checked one; accepted: of these
+    on average.
+    """
+
+    engine: Engine
+    word: str
+    formats: dict[str, tuple[str, float]]
+    kv_format: str
+    kv_bytes: float
+    spread: float = 0.2
+    burst: float = 0.1
+    prefix_hit: float = 0.0
+    drafted: float = 0.0
+    accepted: float = 0.0
+
+    @property
+    def widths(self) -> dict[str, float]:
+        """Stored bytes of a weight by precision group."""
+        return {group: width for group, (_, width) in self.formats.items()}
+
+    def room_for(self, memory_bytes: float, parts: float) -> float:
+        """Bytes of one device that are left for requests beside its fixed parts."""
+        left = self.engine.memory_share * memory_bytes - parts - self.engine.runtime_bytes
+        return max(left * self.engine.free_share, 0.0)
 
 
 class Footprint(Record):
@@ -51,7 +78,7 @@ class Footprint(Record):
     token_bytes: float
     state_bytes: float
     workload: Workload
-    widths: dict[str, float]
+    formats: dict[str, tuple[str, float]]
 
 
 class Room(Record):
@@ -82,55 +109,68 @@ class Room(Record):
 
 
 class Load(Record):
-    """One replica at a steady load: memory parts, times by part, and what follows."""
+    """One replica at a steady load: memory parts, times by part, and what follows.
+
+    step: of one decode step; work: what one prompt adds to the steps it is read in; prompt: reading one with nothing
+    else to do. running: requests in flight together on the replica.
+    """
 
     model: ModelSpec
     workload: Workload
     plan: Plan
     cluster: Cluster
-    word: str
-    widths: dict[str, float]
+    service: Service
     memory: dict[str, float]
     fits: bool
     step: dict[str, float]
+    work: dict[str, float]
     prompt: dict[str, float]
     running: float
     room: Room
 
+    @property
+    def each(self) -> float:
+        """Requests that run on one attention rank."""
+        return self.running / self.plan.attention_dp
 
-def _plan(case: Case, model: ModelSpec, workload: Workload, cluster: Cluster, widths: dict[str, float]) -> Plan:
+
+def _plan(case: Case, model: ModelSpec, workload: Workload, cluster: Cluster, service: Service) -> Plan:
     """The user's layout, or the fewest devices (a power of two) that hold weights and the asked-for requests."""
     fixed = {name: case.number(name, "1", 1.0, 4096.0, whole=True) for name in ("tp", "pp", "ep", "dp")}
     tp, pp, ep, dp = (fixed[name] for name in ("tp", "pp", "ep", "dp"))
+    groups = case.number("attention_dp", "1", 1.0, 4096.0, whole=True) or 1.0
     # Beside training, devices and experts are dealt for that.
     alone = case.modes == ("serve",)
     devices = case.devices if alone else None
     ep = (ep if alone else None) or 1.0
     if tp is None and pp is None and devices is None:
-        fewest = fewest_replica(case, model, workload, cluster, widths)
+        fewest = fewest_replica(case, model, workload, cluster, service)
         tp = max(fewest.tp if fewest else _most_tp(model, cluster), ep)
         pp = fewest.pp if fewest else 1.0
+        if groups > 1.0:
+            tp = max(tp // groups, 1.0)
     elif tp is None:
         if devices is not None:
-            room = devices / ((pp or 1.0) * (dp or 1.0))
+            room = devices / ((pp or 1.0) * (dp or 1.0) * groups)
             tp = _most_tp(model, cluster, room)
             if pp is None:
-                pp = _stages(case, model, workload, cluster, widths, tp, room)
+                pp = _stages(case, model, workload, cluster, service, tp, room)
         else:
             tp = ep
     tp, pp = tp or 1.0, pp or 1.0
-    replicas = dp or (max(devices // (tp * pp), 1.0) if devices is not None else 1.0)
-    plan = Plan(dp=replicas, tp=tp, pp=pp, ep=ep)
+    replicas = dp or (max(devices // (tp * pp * groups), 1.0) if devices is not None else 1.0)
+    plan = Plan(dp=replicas, tp=tp, pp=pp, ep=ep, attention_dp=groups)
     layout.check(model, replace(plan, ep=1.0), plan.devices)
     layout.check_experts(model, plan)
-    if plan.tp % plan.ep:
+    if plan.tp * plan.attention_dp % plan.ep:
         raise InputError(
-            f"ep={plan.ep:g} must divide tp={plan.tp:g}: a replica deals its experts over tensor-parallel ranks"
+            f"ep={plan.ep:g} must divide tp={plan.tp:g} x attention_dp={plan.attention_dp:g}: a replica deals its experts "
+            "over these ranks"
         )
     if devices is not None and plan.devices != devices:
         raise InputError(
-            f"{devices:g} devices do not split into replicas of tp {tp:g} x pp {pp:g}; "
-            f"use a multiple of {tp * pp:g} or give --tp and --pp"
+            f"{devices:g} devices do not split into replicas of tp {tp:g} x pp {pp:g}"
+            f"{f' x attention_dp {groups:g}' if groups > 1.0 else ''}; use a multiple of {tp * pp * groups:g} or give --tp and --pp"
         )
     if plan.tp > 1.0 and plan.tp > max(cluster.devices_per_node, 1) * 8:
         raise InputError(
@@ -147,12 +187,10 @@ def _most_tp(model: ModelSpec, cluster: Cluster, room: float | None = None) -> f
     return tp
 
 
-def fewest_replica(
-    case: Case, model: ModelSpec, workload: Workload, cluster: Cluster, widths: dict[str, float]
-) -> Plan | None:
+def fewest_replica(case: Case, model: ModelSpec, workload: Workload, cluster: Cluster, service: Service) -> Plan | None:
     """The smallest replica that holds the weights and one request, inside a node first, then over a pipeline."""
     for plan in _replicas(model, cluster):
-        if room_of(case, model, workload, plan, cluster, widths)[1].holds:
+        if room_of(case, model, workload, plan, cluster, service)[1].holds:
             return plan
     return None
 
@@ -162,14 +200,14 @@ def _stages(
     model: ModelSpec,
     workload: Workload,
     cluster: Cluster,
-    widths: dict[str, float],
+    service: Service,
     tp: float,
     devices: float,
 ) -> float:
     """Fewest pipeline stages, a power of two, that hold the weights and one request on these devices; else 1."""
     pp, most = 1.0, min(devices / tp, feeding.layer_count(model))
     while pp <= most and devices % (tp * pp) == 0.0:
-        if room_of(case, model, workload, Plan(tp=tp, pp=pp), cluster, widths)[1].holds:
+        if room_of(case, model, workload, Plan(tp=tp, pp=pp), cluster, service)[1].holds:
             return pp
         pp *= 2.0
     return 1.0
@@ -188,23 +226,23 @@ def _replicas(model: ModelSpec, cluster: Cluster) -> Iterator[Plan]:
 
 
 def room_of(
-    case: Case, model: ModelSpec, workload: Workload, plan: Plan, cluster: Cluster, widths: dict[str, float]
+    case: Case, model: ModelSpec, workload: Workload, plan: Plan, cluster: Cluster, service: Service
 ) -> tuple[dict[str, float], Room]:
     """Fixed memory parts of a device, and what it has left for requests."""
     # Each device compared with, and each quantity that looks at other layouts, asks for the same few.
-    key = (id(model), plan.tp, plan.pp, plan.ep)
+    key = (id(model), plan.tp, plan.pp, plan.ep, plan.attention_dp)
     held = case.footprints.get(key)
-    if held is None or held.workload is not workload or held.widths is not widths:
-        held = case.footprints[key] = footprint(model, workload, plan, widths)
+    if held is None or held.workload is not workload or held.formats is not service.formats:
+        held = case.footprints[key] = footprint(model, workload, plan, service.formats)
     parts = dict(held.parts)
-    groups = COMMUNICATOR_BYTES if plan.tp * plan.pp > 1.0 else 0.0
+    groups = COMMUNICATOR_BYTES if plan.tp * plan.pp * plan.attention_dp > 1.0 else 0.0
     parts["runtime"] = sourced(case.profile.context_bytes + groups, "runtime context")
-    left = ENGINE_SHARE * cluster.device.memory_bytes - sum(parts.values())
-    context = workload.prompt_len + workload.output_len
-    return parts, Room(max(left, 0.0), held.token_bytes, held.state_bytes, context)
+    left = service.room_for(cluster.device.memory_bytes, sum(parts.values()))
+    context = workload.prompt_len + workload.output_len * service.engine.reserved
+    return parts, Room(left, held.token_bytes, held.state_bytes, context)
 
 
-def footprint(model: ModelSpec, workload: Workload, plan: Plan, widths: dict[str, float]) -> Footprint:
+def footprint(model: ModelSpec, workload: Workload, plan: Plan, formats: dict[str, tuple[str, float]]) -> Footprint:
     """What one device holds of a replica laid out by `plan`."""
     context = workload.prompt_len + workload.output_len
     table = step_table(model, 1.0, workload.prompt_len, workload.output_len)
@@ -214,7 +252,7 @@ def footprint(model: ModelSpec, workload: Workload, plan: Plan, widths: dict[str
     for whole in table:
         op = shard_replica(whole, plan)
         stages = 1.0 if whole.kind == "embedding" or whole.part == "head" else plan.pp
-        width = widths.get(op.group or "", widths[""]) if op.kind in ("gemm", "embedding", "conv") else 2.0
+        _, width = formats.get(op.group, formats[""]) if op.kind in ("gemm", "embedding", "conv") else ("", 2.0)
         elements = whole.count * op.copies * op.weight_elements
         weights[whole.part] = weights.get(whole.part, 0.0) + memory.weight_bytes(elements, width, stages)
         if op.kind == "attention":
@@ -226,7 +264,7 @@ def footprint(model: ModelSpec, workload: Workload, plan: Plan, widths: dict[str
     widest = max((op.n for op in table if op.kind == "gemm" and op.part != "head"), default=model.hidden)
     batch_tokens = min(ACTIVATION_TOKENS, workload.prompt_len * workload.concurrency)
     parts["activations"] = memory.ffn_activation_bytes(batch_tokens, widest, 2.0, plan.tp, 2.0)
-    return Footprint(parts, cache / context, state, workload, widths)
+    return Footprint(parts, cache / context, state, workload, formats)
 
 
 def step_table(model: ModelSpec, sequences: float, prompt: float, written: float) -> tuple[Op, ...]:
@@ -236,42 +274,74 @@ def step_table(model: ModelSpec, sequences: float, prompt: float, written: float
     return lower(model, feeding.next_token(sequences, prompt, written, apart=feeding.reads_apart(model)))
 
 
+def machine_of(cluster: Cluster, service: Service) -> Machine:
+    """The devices of a replica with the formats it serves in."""
+    device = cluster.device
+    return Machine(cluster, service.formats, service.kv_format, service.kv_bytes, reach=reachable_share(device))
+
+
 def load_replica(
     case: Case,
     model: ModelSpec,
     workload: Workload,
     cluster: Cluster,
-    word: str,
-    widths: dict[str, float],
+    service: Service,
     plan: Plan | None = None,
 ) -> Load:
     """A replica at a steady load: the user's layout or the smallest, its memory and its times."""
-    plan = plan or _plan(case, model, workload, cluster, widths)
+    plan = plan or _plan(case, model, workload, cluster, service)
+    engine = service.engine
     per_node = min(cluster.devices_per_node, int(plan.devices))
     # A replica on part of a node answers for that part of the host.
     host = cluster.host_w * per_node / cluster.devices_per_node
+    machine = machine_of(cluster, service)
     cluster = replace(cluster, devices_per_node=per_node, nodes=max(int(-(-plan.devices // per_node)), 1), host_w=host)
-    parts, room = room_of(case, model, workload, plan, cluster, widths)
+    parts, room = room_of(case, model, workload, plan, cluster, service)
     fits = room.holds
-    running = schedule.running_sequences(workload.concurrency, room.requests) if fits else 1.0
-    parts["KV cache"] = memory.kv_cache_bytes(running * room.context, room.token_bytes, 1.0)
+    ranks = plan.attention_dp
+    running = schedule.running_sequences(workload.concurrency, room.requests * ranks) if fits else 1.0
+    running = max(running, ranks)
+    parts["KV cache"] = memory.kv_cache_bytes(running / ranks * room.context, room.token_bytes, 1.0)
     if room.state_bytes:
-        parts["recurrent state"] = scaled(room.state_bytes, running)
-    wide = frozenset(group for group, width in widths.items() if width >= 2.0) if widths[""] < 2.0 else frozenset()
-    pricer = Pricer(
-        cluster.device, case.profile, FORMATS[word][1], widths, 2.0, workload.precision.kv_bits / 8.0, wide=wide
-    )
-    network = Network.of(cluster, case.profile)
+        parts["recurrent state"] = scaled(room.state_bytes, running / ranks)
     if feeding.generates(model):
-        step = decode_step(model, plan, network, pricer, running, workload.prompt_len, workload.output_len / 2.0)
-        prompt = prefill(model, plan, network, pricer, 1.0, workload.prompt_len)
+        each = running / ranks
+        known = workload.prompt_len * service.prefix_hit
+        fresh = max(workload.prompt_len - known, 1.0)
+        step = decode_step(
+            model, plan, machine, engine, each, workload.prompt_len, workload.output_len / 2.0, service.drafted
+        )
+        read = Prompt(model, plan, machine, fresh, known, min(engine.chunk_tokens, fresh * each))
+        work = prompt_work(model, read, engine)
+        alone = (
+            read
+            if fresh * each <= engine.chunk_tokens / 2.0 and each == 1.0
+            else Prompt(model, plan, machine, fresh, known, min(engine.chunk_tokens, fresh))
+        )
+        prompt = prefill(model, engine, alone)
     else:
-        prompt = step = prefill(model, plan, network, pricer, running, workload.prompt_len)
-    return Load(model, workload, plan, cluster, word, widths, parts, fits, step, prompt, running, room)
+        prompt = step = work = one_pass(model, plan, machine, engine, running, workload.prompt_len)
+    return Load(model, workload, plan, cluster, service, parts, fits, step, work, prompt, running, room)
 
 
-def first_token_s(load: Load, step: float, prompt: float, token: float) -> float:
-    """Time to first token of one request among those running, before any wait for KV cache."""
-    busy = min((load.running - 1.0) * prompt / (token * load.workload.output_len), 0.9)
-    front = sourced(FRONT_END_S + FRONT_END_PER_TOKEN_S * load.workload.prompt_len, "server front end")
-    return schedule.time_to_first_token_s(prompt, step, busy, front)
+def first_token_s(load: Load, step: float, work: float, prompt: float, decoding: float) -> float:
+    """Time to first token of one request among those running, before any wait for KV cache.
+
+    decoding: seconds a request spends on its answer, stalls by prompts left out.
+    """
+    engine, tokens = load.service.engine, load.workload.prompt_len
+    front = sourced(engine.front_end_s, "front end of the server", engine.source, "measured")
+    front = total({"front end": front, "tokens": scaled(engine.front_end_token_s, tokens)})
+    each = load.each
+    if engine.prefill_first and not load.service.spread:
+        waiting = schedule.lock_step_wait_s(work, each)
+    else:
+        waiting = schedule.prompt_queue_wait_s(work, decoding, each)
+    burst = schedule.burst_wait_s(work, max(load.workload.concurrency / load.plan.attention_dp, each))
+    return schedule.time_to_first_token_s(prompt, step, waiting, burst, load.service.burst, front)
+
+
+def reachable_share(device: Device) -> float:
+    """Share of the datasheet's memory bandwidth that this device's processors can draw at all."""
+    table = fitted_engines().get("reach", {})
+    return float(table.get(device.id, table.get(device.architecture, 1.0)))

@@ -7,15 +7,15 @@ from math import inf
 from capacity.errors import InputError
 from capacity.estimators import feeding
 from capacity.estimators.case import FORMATS, default_format, read_format
+from capacity.estimators.checkpoint import checkpoint_formats, is_gguf
 from capacity.estimators.composed import composed_interval
 from capacity.estimators.intervals import Uncertain, Value, with_intervals
 from capacity.estimators.lowering import Tokens, active_parameter_count, lower, model_flop
 from capacity.estimators.power import emissions, power_of
 from capacity.estimators.pricing import peak_flop_per_s
 from capacity.estimators.replica import (
-    ENGINE_SHARE,
-    KEPT_GROUPS,
     PERSONAL,
+    Service,
     fewest_replica,
     first_token_s,
     load_replica,
@@ -25,6 +25,7 @@ from capacity.estimators.replica import (
 from capacity.estimators.rigs import rivals
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import energy, money, schedule, traffic
+from capacity.laws.engine import load_engine
 from capacity.record import replace
 from capacity.spec.estimate import Section
 from capacity.spec.plan import Plan
@@ -38,15 +39,17 @@ if TYPE_CHECKING:
     from capacity.estimators.case import Case
     from capacity.estimators.intervals import Account
     from capacity.estimators.replica import Load
+    from capacity.spec.device import Cluster
+    from capacity.spec.estimate import Quantity
     from capacity.spec.op import Op
 
 
 def serving_section(case: Case) -> tuple[Section, dict[str, dict[str, float]]]:
     """The verdict, quantities and breakdowns of serving, and what makes their intervals."""
-    workload, word, widths = _workload(case)
-    load = load_replica(case, case.model, workload, case.cluster, word, widths)
+    workload, service = read_service(case)
+    load = load_replica(case, case.model, workload, case.cluster, service)
     variants = tuple(
-        _account(case, load_replica(case, shape, workload, case.cluster, word, widths, plan=load.plan))({})
+        _account(case, load_replica(case, shape, workload, case.cluster, service, plan=load.plan))({})
         for shape in case.shapes
     )
     quantities, sensitivities = with_intervals(_account(case, load), _uncertain(case), variants)
@@ -62,22 +65,30 @@ def serving_section(case: Case) -> tuple[Section, dict[str, dict[str, float]]]:
             "time": {name: float(value) for name, value in load.step.items()},
             "prefill time": {name: float(value) for name, value in load.prompt.items()},
         },
-        alternatives=_alternatives(case, load, widths),
+        alternatives=_alternatives(case, load),
         warnings=_warnings(case, load),
     )
     return section, sensitivities
 
 
+def serving_quantities(case: Case) -> tuple[Load, dict[str, Quantity]]:
+    """The replica and every quantity with its interval, without what is shown beside them."""
+    workload, service = read_service(case)
+    load = load_replica(case, case.model, workload, case.cluster, service)
+    quantities, _ = with_intervals(_account(case, load, alone=True), _uncertain(case))
+    return load, quantities
+
+
 def serving_values(case: Case) -> dict[str, float]:
     """Every quantity's mid value, traced when a ledger is open."""
-    workload, word, widths = _workload(case)
-    load = load_replica(case, case.model, workload, case.cluster, word, widths)
+    workload, service = read_service(case)
+    load = load_replica(case, case.model, workload, case.cluster, service)
     values = {name: value.mid for name, value in _account(case, load)({}).items()}
     return values | {f"memory.{k}": v for k, v in load.memory.items()} | {f"time.{k}": v for k, v in load.step.items()}
 
 
-def _workload(case: Case) -> tuple[Workload, str, dict[str, float]]:
-    """The load, the weight format's name and the stored bytes of a weight by precision group."""
+def read_service(case: Case) -> tuple[Workload, Service]:
+    """The load, and how it is served."""
     take, note = case.assumptions.take, case.assumptions.note
     generates, longest = feeding.generates(case.model), feeding.longest(case.model) or inf
     usual = min(1024.0, longest * 0.75 // 1.0) if generates else min(512.0, longest)
@@ -105,66 +116,101 @@ def _workload(case: Case) -> tuple[Workload, str, dict[str, float]]:
         "1",
         "one user" if personal else "requests in flight per replica",
     )
-    asked = case.request.get("precision")
-    checkpoint = case.model.weight_bits
-    if asked is None and checkpoint:
-        widths = {group: bits / 8.0 for group, bits in checkpoint.items()}
-        widths.setdefault("", 2.0)
-        narrowest = min(widths.values())
-        word = "int4" if narrowest < 0.55 else "nvfp4" if narrowest < 0.8 else "fp8" if narrowest < 1.5 else "bf16"
-        note("serving precision", word, "", "model", "the checkpoint's own quantisation")
-    else:
-        fallback = "int4" if personal and feeding.generates(case.model) else default_format(case.cluster.device)
-        word, bits, _ = read_format("--precision", asked, fallback)
-        widths = {"": bits / 8.0}
-        if bits < 16.0:
-            widths |= dict.fromkeys(KEPT_GROUPS, 2.0)
-        note(
-            "serving precision",
-            word,
-            "",
-            "user" if asked else "default",
-            "embeddings and head kept at 16 bits" if bits < 16.0 else "",
-        )
-    _, kv_bits, _ = read_format("--kv-precision", case.request.get("kv_precision"), "bf16")
+    word = _weight_format(case, personal)
+    engine = load_engine(_engine_name(case, word, personal), case.cluster.device.kind)
     note(
-        "KV cache precision",
-        case.request.get("kv_precision", "bf16"),
+        "engine",
+        f"{engine.name} {engine.versions}",
         "",
-        "user" if "kv_precision" in case.request else "default",
+        "user" if "engine" in case.request else "default",
+        engine.source,
     )
-    precision = Precision(widths[""] * 8.0, 16.0, 0.0, 0.0, kv_bits, FORMATS[word][1])
-    return (
-        Workload(mode="serve", prompt_len=prompt, output_len=output, concurrency=concurrency, precision=precision),
-        word,
-        widths,
+    cache = case.request.get("kv_precision")
+    cache, kv_bits, _ = read_format("--kv-precision", cache, engine.cache_format.get(word, "bf16"))
+    tag = "user" if "kv_precision" in case.request else "default"
+    note("KV cache precision", cache, "", tag, "" if tag == "user" else f"{engine.name}'s own")
+    service = Service(
+        engine=engine,
+        word=word,
+        formats=checkpoint_formats(case.model, word),
+        kv_format={"fp8": "fp8", "int8": "int8", "int4": "int4", "nvfp4": "int4"}.get(cache, "bf16"),
+        kv_bytes=kv_bits / 8.0,
+        **_habits(case),
     )
+    precision = Precision(service.formats[""][1] * 8.0, 16.0, 0.0, 0.0, kv_bits, FORMATS[word][1])
+    workload = Workload(
+        mode="serve", prompt_len=prompt, output_len=output, concurrency=concurrency, precision=precision
+    )
+    return workload, service
 
 
-def _account(case: Case, load: Load) -> Account:
-    """From priced parts to quantities, for given factors on what is uncertain."""
-    return _generation(case, load) if feeding.generates(load.model) else _one_pass(case, load)
+def _weight_format(case: Case, personal: bool) -> str:
+    asked = case.request.get("precision")
+    published = case.model.weight_format
+    if asked is None and published:
+        case.assumptions.note("serving precision", published, "", "model", "the checkpoint's own quantisation")
+        return published
+    fallback = "int4" if personal and feeding.generates(case.model) else default_format(case.cluster.device)
+    word, bits, _ = read_format("--precision", asked, fallback)
+    kept = "embeddings, head and router kept at 16 bits" if bits < 16.0 and not is_gguf(word) else ""
+    case.assumptions.note("serving precision", word, "", "user" if asked else "default", kept)
+    return word
 
 
-def _generation(case: Case, load: Load) -> Account:
+def _engine_name(case: Case, word: str, personal: bool) -> str:
+    given = case.request.get("engine")
+    if given is not None:
+        return str(given)
+    alone = personal or case.cluster.device.kind in ("CPU", "Apple", "edge") or is_gguf(word)
+    return "llama.cpp" if alone and feeding.generates(case.model) else "vllm"
+
+
+def _habits(case: Case) -> dict[str, float]:
+    """What a load looks like beside lengths and number, where the user says so."""
+    take = case.assumptions.take
+    found = {
+        "spread": take("length spread", case.number("length_spread", "1", 0.0, 1.0), 0.2, "1", "lengths from 0.8 to 1"),
+        "burst": take("opening burst", case.number("burst", "1", 0.0, 1.0), 0.1, "1", "one round of ten comes at once"),
+        "prefix_hit": case.number("prefix_hit", "1", 0.0, 1.0) or 0.0,
+    }
+    drafted = case.number("draft_tokens", "1", 1.0, 64.0, whole=True)
+    if drafted:
+        rate = take(
+            "acceptance", case.number("acceptance", "1", 0.0, 0.999), 0.7, "1", "of a draft token, a usual rate"
+        )
+        found |= {"drafted": drafted, "accepted": schedule.tokens_per_step(drafted, rate) - 1.0}
+        case.assumptions.note("draft tokens", drafted, "1", "user")
+    elif "acceptance" in case.request:
+        raise InputError("--acceptance is given without --draft-tokens: say how many tokens are drafted")
+    return found
+
+
+def _account(case: Case, load: Load, *, alone: bool = False) -> Account:
+    """From priced parts to quantities, for given factors on what is uncertain. alone: without other layouts beside it."""
+    return _generation(case, load, alone) if feeding.generates(load.model) else _one_pass(case, load)
+
+
+def _generation(case: Case, load: Load, alone: bool) -> Account:
     """A model that writes its answer token by token, in a batch that refills as requests finish."""
-    workload, plan = load.workload, load.plan
+    workload, plan, service = load.workload, load.plan, load.service
     context = workload.prompt_len + workload.output_len / 2.0
     table = step_table(load.model, load.running, workload.prompt_len, workload.output_len / 2.0)
-    step_mid, prompt_mid = total(load.step), total(load.prompt)
-    kept = load.running * (context * load.room.token_bytes + load.room.state_bytes * 2.0)
+    step_mid, work_mid, prompt_mid = total(load.step), scaled(total(load.work), 1.0 / plan.pp), total(load.prompt)
+    kept = load.each * (context * load.room.token_bytes + load.room.state_bytes * 2.0)
     moved = load.memory["weights"] * _touched(table, load.running) + kept
-    shared = _shared(case, load, table, moved)
-    whole = room_of(case, load.model, workload, Plan(), load.cluster, load.widths)[1]
+    shared = _shared(case, load, table, moved, alone)
+    whole = room_of(case, load.model, workload, Plan(), load.cluster, service)[1]
+    together = service.engine.prefill_first and not service.spread
+    per_step = sourced(1.0 + service.accepted, "tokens a step gives")
 
     def quantities(factor: Mapping[str, float]) -> dict[str, Value]:
         pace = factor.get("step time", 1.0)
-        step, prompt = scaled(step_mid, pace), scaled(prompt_mid, pace)
-        token = schedule.time_per_output_token_s(
-            step, prompt, sourced(workload.output_len, "output length"), load.running
-        )
+        step, work, prompt = scaled(step_mid, pace), scaled(work_mid, pace), scaled(prompt_mid, pace)
+        length = sourced(workload.output_len, "output length")
+        token = schedule.time_per_output_token_s(step, work, length, load.each, 0.5 if together else 1.0, per_step)
         # What is uncertain of it is mostly how long an engine lets a request wait, which slows no step.
-        first = scaled(first_token_s(load, step, prompt, token), factor.get("waiting", 1.0))
+        decoding = scaled(step, workload.output_len / per_step)
+        first = scaled(first_token_s(load, step, work, prompt, decoding), factor.get("waiting", 1.0))
         request = schedule.request_time_s(first, token, workload.output_len)
         # Requests beyond those that memory holds wait for a whole one to finish.
         rounds = max(workload.concurrency / load.running - 1.0, 0.0)
@@ -228,15 +274,15 @@ def _touched(table: tuple[Op, ...], tokens: float) -> float:
 
 
 def _shared(
-    case: Case, load: Load, table: tuple[Op, ...], moved: float
+    case: Case, load: Load, table: tuple[Op, ...], moved: float, alone: bool = False
 ) -> Callable[[Mapping[str, float], float, float, str, str], dict[str, Value]]:
     """What every kind of serving states: memory, work, power, money, for one step and a rate of items."""
     plan, cluster = load.plan, load.cluster
-    ranks = plan.tp * plan.pp
+    ranks = plan.tp * plan.pp * plan.attention_dp
     work = model_flop(table)
     active = active_parameter_count(lower(load.model, Tokens()))
-    peak, _ = peak_flop_per_s(cluster.device, FORMATS[load.word][1])
-    fewest = fewest_replica(case, load.model, load.workload, case.cluster, load.widths)
+    peak, _ = peak_flop_per_s(cluster.device, FORMATS[load.service.word][1])
+    fewest = None if alone else fewest_replica(case, load.model, load.workload, case.cluster, load.service)
 
     def quantities(factor: Mapping[str, float], step: float, rate: float, item: str, note: str) -> dict[str, Value]:
         share = min(moved / (step * cluster.device.memory_bytes_per_s), 1.0)
@@ -306,6 +352,7 @@ def _binding(load: Load) -> str:
         "recurrent state": "memory bandwidth",
         "small kernels": "launch latency",
         "engine": "launch latency",
+        "launches": "launch latency",
     }
     kinds: dict[str, float] = {}
     for name, seconds in load.step.items():
@@ -316,7 +363,13 @@ def _binding(load: Load) -> str:
 
 def _setting(load: Load) -> str:
     plan, work = load.plan, load.workload
-    sizes = (("replicas", plan.dp), ("tp", plan.tp), ("pp", plan.pp), ("ep", plan.ep))
+    sizes = (
+        ("replicas", plan.dp),
+        ("tp", plan.tp),
+        ("attention dp", plan.attention_dp),
+        ("pp", plan.pp),
+        ("ep", plan.ep),
+    )
     cuts = [f"{name} {size:g}" for name, size in sizes if size > 1.0]
     if feeding.generates(load.model):
         asked = f"{work.concurrency:g} requests of {work.prompt_len:g} + {work.output_len:g} tokens"
@@ -324,17 +377,18 @@ def _setting(load: Load) -> str:
         asked = f"batches of {work.concurrency:g} images"
     else:
         asked = f"batches of {work.concurrency:g} x {work.prompt_len:g} tokens"
-    return f"{plan.devices:g} x {load.cluster.device.name}; {', '.join([*cuts, load.word, asked])}"
+    return f"{plan.devices:g} x {load.cluster.device.name}; {', '.join([*cuts, load.service.word, load.service.engine.name, asked])}"
 
 
 def _verdict(load: Load, quantities: Mapping[str, Any]) -> str:
     from capacity.quantities import format
 
     capacity = load.cluster.device.memory_bytes
+    engine = load.service.engine
     need = format(quantities["memory_per_device"].mid, "byte", binary=True)
     amount = f"{need} of {format(capacity, 'byte', binary=True)}"
     if not load.fits:
-        short = max(sum(load.memory.values()) - ENGINE_SHARE * capacity, 0.0)
+        short = max(sum(load.memory.values()) + engine.runtime_bytes - engine.memory_share * capacity, 0.0)
         fewest = quantities.get("fewest_devices")
         hint = (
             f"; {fewest.mid:g} devices hold it"
@@ -368,15 +422,19 @@ _COMPARED = {
 }
 
 
-def _alternatives(case: Case, load: Load, widths: dict[str, float]) -> tuple[dict[str, Any], ...]:
+def _alternatives(case: Case, load: Load) -> tuple[dict[str, Any], ...]:
     """The same requests on the fewest of other devices."""
-    free = {key: value for key, value in case.request.items() if key not in ("tp", "pp", "dp", "ep", "price")}
+    free = {
+        key: value
+        for key, value in case.request.items()
+        if key not in ("tp", "pp", "dp", "ep", "attention_dp", "price")
+    }
     rows: list[dict[str, Any]] = []
     for cluster, profile in rivals(case.cluster, case.profile, tuple(case.request.get("catalogue", ()))):
         priced = replace(cluster, usd_per_device_hour=cluster.usd_per_device_hour or cluster.device.usd_per_hour)
         other_case = replace(case, request=free, profile=profile, cluster=priced, devices=None)
         try:
-            other = load_replica(other_case, load.model, load.workload, priced, load.word, widths)
+            other = load_replica(other_case, load.model, load.workload, priced, _on(load.service, cluster))
         except InputError:
             continue
         answers = _account(other_case, other)({})
@@ -388,6 +446,11 @@ def _alternatives(case: Case, load: Load, widths: dict[str, float]) -> tuple[dic
         row |= {key: float(answers[name].mid) for name, key in _COMPARED.items() if name in answers}
         rows.append(row)
     return tuple(sorted(rows, key=lambda row: (not row["fits"], row.get("tpot_s", row.get("latency_s", 0.0)))))
+
+
+def _on(service: Service, cluster: Cluster) -> Service:
+    """The same service on another kind of device."""
+    return replace(service, engine=load_engine(service.engine.id, cluster.device.kind))
 
 
 def _warnings(case: Case, load: Load) -> tuple[str, ...]:

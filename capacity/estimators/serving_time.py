@@ -3,129 +3,156 @@
 from __future__ import annotations
 
 from capacity.estimators import feeding
-from capacity.estimators.lowering import lower
-from capacity.estimators.pricing import label
-from capacity.estimators.sharding import shard_replica
+from capacity.estimators.lowering import Tokens, lower
+from capacity.estimators.work import Kernel, collectives, kernels, small_kernels
 from capacity.formula import scaled, sourced, total
-from capacity.formulas import collectives, traffic
-from capacity.record import replace
-from capacity.spec.model import Attention, Experts, Recurrent
+from capacity.laws.step import kernel_time_s
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from capacity.estimators.pricing import Pricer
-    from capacity.estimators.training_time import Network
+    from capacity.estimators.work import Machine
+    from capacity.laws.engine import Engine
+    from capacity.laws.step import StepLaw
     from capacity.spec.model import ModelSpec
-    from capacity.spec.op import Op
     from capacity.spec.plan import Plan
 
-# Kernel times measured one by one include a gap that graph replay closes.
-GRAPH_REPLAY = 0.85
-# Host cost per layer of a step that is not replayed from a graph (prefill).
-EAGER_LAYER_S = 6e-5
-# Small kernels of a decode layer beside norms and rotary embedding, in multiples of the layer's own:
-# routing and permuting for experts; gates, convolution and state for a recurrence; norms of queries and keys.
-EXPERT_KERNELS, RECURRENT_KERNELS, QK_NORM_KERNELS = 2.0, 1.5, 0.75
-# What a server's front end takes before a prompt reaches the scheduler: fixed, and per token of the prompt.
-FRONT_END_S, FRONT_END_PER_TOKEN_S = 0.05, 3.1e-6
-# Longest stretch of prompt one step works on.
-PREFILL_CHUNK = 8192.0
+# A prompt's share of these is priced for the whole prompt, that of all others for the chunk it is part of.
+_BY_SEQUENCE = ("attention and KV cache", "recurrent state")
+
+
+def decode_kernels(
+    model: ModelSpec, plan: Plan, machine: Machine, running: float, prompt_len: float, written: float, drafted: float
+) -> list[Kernel]:
+    """Kernels of a step for `running` sequences of each attention rank, `written` tokens into their answers."""
+    running = max(running / plan.pp, 1.0)
+    apart = feeding.reads_apart(model)
+    tokens = feeding.next_token(running, prompt_len, written, apart=apart)
+    if drafted:
+        # Drafts are checked in one pass: as many sequences of one token each, which read one cache together.
+        checked = feeding.next_token(running * (1.0 + drafted), prompt_len, written, apart=apart)
+        once = kernels(lower(model, tokens), running, plan, machine)
+        many = kernels(lower(model, checked), running * (1.0 + drafted), plan, machine)
+        found = [a if a.part in _BY_SEQUENCE else b for a, b in zip(once, many, strict=True)]
+        running *= 1.0 + drafted
+    else:
+        found = kernels(lower(model, tokens), running, plan, machine)
+    return found + small_kernels(model) + collectives(model, running, plan, machine)
+
+
+def seconds(found: list[Kernel], law: StepLaw, replay: float, *, launched: bool = True) -> dict[str, float]:
+    """Seconds by part of the breakdown."""
+    parts: dict[str, dict[str, float]] = {}
+    for kernel in found:
+        terms = parts.setdefault(kernel.part, {})
+        name = kernel.name if kernel.name not in terms else f"{kernel.name} ({len(terms) + 1})"
+        moving = kernel_time_s(
+            sourced(kernel.memory_s, "bytes at the datasheet's bandwidth"),
+            sourced(kernel.work_s, "work at the dense peak"),
+            sourced(kernel.tile_s, "a row of padding"),
+            kernel.rows,
+            sourced(kernel.unpack_s, "a vector operation for each packed weight"),
+            sourced(law.bandwidth(kernel.bandwidth), f"share of bandwidth, {kernel.bandwidth}", law.source, "measured"),
+            sourced(law.peak(kernel.peak), f"share of peak, {kernel.peak}", law.source, "measured"),
+            law.tile_rows,
+            law.unpack(kernel.unpack),
+        )
+        terms[name] = moving
+        if launched and kernel.launches:
+            each = sourced(law.launch(kernel.launch) * replay, f"launch, {kernel.launch}", law.source, "measured")
+            terms[f"{name}, launched"] = scaled(each, sourced(kernel.launches, "launches"))
+    return {part: total(terms) for part, terms in parts.items()}
 
 
 def decode_step(
-    model: ModelSpec, plan: Plan, network: Network, pricer: Pricer, running: float, prompt_len: float, written: float
+    model: ModelSpec,
+    plan: Plan,
+    machine: Machine,
+    engine: Engine,
+    running: float,
+    prompt_len: float,
+    written: float,
+    drafted: float = 0.0,
 ) -> dict[str, float]:
-    """Seconds of one step that gives each of `running` sequences, `written` tokens into its answer, the next token."""
-    tokens = feeding.next_token(running, prompt_len, written, apart=feeding.reads_apart(model))
-    pricer = replace(pricer, replay=GRAPH_REPLAY)
-    parts = _forward(model, lower(model, tokens), plan, network, pricer, running)
-    profile = pricer.profile
-    parts["small kernels"] = scaled(profile.decode_layer_s, _small_kernels(model) * GRAPH_REPLAY)
+    """Seconds of one step that gives each of `running` sequences of an attention rank its next token."""
+    found = decode_kernels(model, plan, machine, running, prompt_len, written, drafted)
+    parts = seconds(found, engine.law, engine.replay)
     parts["engine"] = total(
         {
-            "step": profile.decode_step_s,
-            "sequences": scaled(profile.decode_sequence_s, sourced(running, "running sequences")),
+            "step": sourced(engine.step_s, "host time of a step", engine.source, "measured"),
+            "sequences": scaled(
+                sourced(engine.sequence_s, "host time of a sequence", engine.source, "measured"),
+                sourced(running, "running sequences"),
+            ),
         }
     )
     return parts
 
 
-def prefill(
-    model: ModelSpec, plan: Plan, network: Network, pricer: Pricer, sequences: float, prompt_len: float
-) -> dict[str, float]:
-    """Seconds to read prompts (or pictures) together, in chunks where they are long."""
-    chunks = max(sequences * prompt_len / PREFILL_CHUNK, 1.0)
-    whole = lower(model, feeding.prompt(model, sequences, prompt_len))
-    parts = _forward(model, whole, plan, network, pricer, sequences * prompt_len)
+class Prompt:
+    """Kernels of reading prompts, apart by what they grow with.
+
+    chunk: those of a step that works on chunk_tokens tokens of prompts, and `one`: of a step of one token, which a
+    mixed step runs anyway; core: those of one whole prompt's attention and recurrences.
+    """
+
+    __slots__ = ("chunk", "chunk_tokens", "core", "one", "tokens")
+
+    def __init__(
+        self, model: ModelSpec, plan: Plan, machine: Machine, tokens: float, past: float, chunk_tokens: float
+    ) -> None:
+        self.tokens = tokens
+        self.chunk_tokens = chunk_tokens
+        whole = _fed(model, tokens, past)
+        self.core = [one for one in kernels(lower(model, whole), tokens, plan, machine) if one.part in _BY_SEQUENCE]
+        self.chunk = self._rest(model, plan, machine, chunk_tokens)
+        self.one = self._rest(model, plan, machine, 1.0)
+
+    @staticmethod
+    def _rest(model: ModelSpec, plan: Plan, machine: Machine, tokens: float) -> list[Kernel]:
+        table = lower(model, _fed(model, tokens, 0.0))
+        found = [one for one in kernels(table, tokens, plan, machine) if one.part not in _BY_SEQUENCE]
+        return found + collectives(model, tokens, plan, machine)
+
+
+def _fed(model: ModelSpec, tokens: float, past: float) -> Tokens:
+    fed = feeding.prompt(model, 1.0, tokens)
+    return fed if not past else Tokens(sequences=1.0, queries=tokens, past=past, logits=1.0)
+
+
+def prompt_work(model: ModelSpec, prompt: Prompt, engine: Engine) -> dict[str, float]:
+    """Seconds one prompt adds to the steps it is read in, beside decoding that goes on anyway."""
+    law, replay = engine.law, engine.replay
+    share = prompt.tokens / prompt.chunk_tokens
+    chunk = seconds(prompt.chunk, law, replay, launched=False)
+    one = seconds(prompt.one, law, replay, launched=False)
+    parts = {name: scaled(value - one.get(name, 0.0), share * engine.prefill) for name, value in chunk.items()}
+    for name, value in seconds(prompt.core, law, replay, launched=False).items():
+        parts[name] = scaled(value, engine.prefill)
     parts["launches"] = scaled(
-        EAGER_LAYER_S if pricer.device.kind in ("GPU", "TPU", "ASIC") else pricer.profile.decode_layer_s,
-        feeding.layer_count(model) * chunks,
+        sourced(engine.eager_layer_s, "host time of a layer, not replayed", engine.source, "measured"),
+        sourced(feeding.layer_count(model) * share, "layers and chunks"),
     )
-    parts["engine"] = scaled(pricer.profile.decode_step_s, chunks)
     return parts
 
 
-def _small_kernels(model: ModelSpec) -> float:
-    """Layers, each weighted by its small kernels."""
-    count = 0.0
-    for block in feeding.layers(model):
-        weight = 1.0
-        for layer in block.sublayers:
-            if isinstance(layer, Experts):
-                weight += EXPERT_KERNELS
-            elif isinstance(layer, Recurrent):
-                weight += RECURRENT_KERNELS
-            elif isinstance(layer, Attention) and layer.qk_norm:
-                weight += QK_NORM_KERNELS
-        count += block.count * weight
-    return count
+def prefill(model: ModelSpec, engine: Engine, prompt: Prompt) -> dict[str, float]:
+    """Seconds to read one prompt on a replica that does nothing else."""
+    parts = prompt_work(model, prompt, engine)
+    chunks = max(prompt.tokens / prompt.chunk_tokens, 1.0)
+    alone = seconds(prompt.one + small_kernels(model), engine.law, engine.replay)
+    for name, value in alone.items():
+        parts[name] = total({"beside": parts.get(name, 0.0), "weights and launches": scaled(value, chunks)})
+    parts["engine"] = scaled(sourced(engine.step_s, "host time of a step", engine.source, "measured"), chunks)
+    return parts
 
 
-def _forward(
-    model: ModelSpec, table: tuple[Op, ...], plan: Plan, network: Network, pricer: Pricer, tokens: float
+def one_pass(
+    model: ModelSpec, plan: Plan, machine: Machine, engine: Engine, sequences: float, length: float
 ) -> dict[str, float]:
-    groups: dict[str, dict[str, float]] = {}
-    for whole in table:
-        if whole.kind == "embedding" or whole.m == 0.0:
-            continue
-        op = shard_replica(whole, plan)
-        name, each = _price(op, pricer, whole, tokens, plan)
-        terms = groups.setdefault(name, {})
-        terms[label(op, terms)] = scaled(each, whole.count)
-    parts = {name: total(terms) for name, terms in groups.items()}
-    if plan.tp > 1.0:
-        parts["tensor-parallel traffic"] = _all_reduces(model, plan, network, pricer, tokens)
-    if plan.pp > 1.0:
-        message = tokens * model.hidden * pricer.bytes_per_activation
-        hop = collectives.point_to_point_time_s(message, network.inter_bytes_per_s, network.inter_latency_s)
-        parts["stage hand-over"] = scaled(hop, plan.pp - 1.0)
+    """Seconds of one pass over whole sequences, or pictures, for a model that does not write."""
+    tokens = sequences * length
+    found = kernels(lower(model, feeding.feed(model, sequences, length, logits=1.0)), tokens, plan, machine)
+    found += small_kernels(model) + collectives(model, tokens, plan, machine)
+    parts = seconds(found, engine.law, engine.replay)
+    parts["engine"] = total({"step": sourced(engine.step_s, "host time of a step", engine.source, "measured")})
     return parts
-
-
-def _price(op: Op, pricer: Pricer, whole: Op, tokens: float, plan: Plan) -> tuple[str, float]:
-    """The part of the breakdown an op belongs to, and its time."""
-    if op.kind == "gemm":
-        touched = None
-        if whole.copies != 1.0:
-            hit = traffic.experts_touched(whole.copies, whole.active, tokens)
-            touched = hit / plan.ep
-            op = replace(op, m=op.m / plan.ep)
-        return ("experts" if touched else "weights"), pricer.gemm_s(op, op.m, op.n, op.k, touched)
-    if op.kind == "attention":
-        if op.latent and op.queries == 1.0 and op.value_size:
-            # Decode works on the latent itself: keys and values are as wide as what is cached.
-            op = replace(op, key_size=op.cache_elements, value_size=op.cache_elements)
-        return "attention and KV cache", pricer.attention_s(op)
-    if op.kind == "scan":
-        return "recurrent state", pricer.scan_s(op)
-    return "activations", pricer.memory_s(op.elements * pricer.bytes_per_activation, 0.0)
-
-
-def _all_reduces(model: ModelSpec, plan: Plan, network: Network, pricer: Pricer, tokens: float) -> float:
-    message = tokens * model.hidden * pricer.bytes_per_activation
-    if plan.tp <= network.devices_per_node and message < 8e6:
-        each = collectives.one_shot_all_reduce_time_s(message, plan.tp, network.intra_bytes_per_s)
-    else:
-        each = network.ring_s(message, plan.tp, 1.0, 2.0)
-    count = sum(block.count * len(block.sublayers) for block in feeding.layers(model))
-    return scaled(each, sourced(count, "sublayers"))

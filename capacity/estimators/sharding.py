@@ -45,6 +45,9 @@ def shard(op: Op, tp: float, ep: float = 1.0, *, sequence_parallel: bool = True)
 def shard_replica(op: Op, plan: Plan) -> Op:
     """One device's share of an op in a replica that serves.
 
-    Serving engines deal whole experts over the ranks of tensor parallelism; what tp exceeds ep by cuts each expert.
+    Serving engines deal whole experts over all ranks of a stage; what these exceed ep by cuts each expert. Norms and
+    residuals are not cut.
     """
-    return shard(op, plan.tp / plan.ep if op.copies != 1.0 else plan.tp, plan.ep)
+    if op.copies != 1.0:
+        return shard(op, plan.tp * plan.attention_dp / plan.ep, plan.ep)
+    return shard(op, plan.tp, plan.ep, sequence_parallel=False)

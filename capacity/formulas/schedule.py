@@ -111,25 +111,68 @@ def running_sequences(concurrency: float, held: float) -> float:
 
 
 @formula(unit="s", symbol="TPOT")
-def time_per_output_token_s(decode_step_s: float, prefill_s: float, output_len: float, running: float) -> float:
+def time_per_output_token_s(
+    decode_step_s: float,
+    prompt_s: float,
+    output_len: float,
+    running: float,
+    share: float = 1.0,
+    tokens_per_step: float = 1.0,
+) -> float:
     """Time between tokens of one request in a batch that keeps refilling.
 
-    1. Every token waits for one decode step of the whole batch.
+    1. A step of the whole batch gives each request tokens_per_step tokens (more than 1 where drafts are accepted).
     2. While a request emits output_len tokens each of the other running - 1 requests is replaced once,
-       and its prefill stalls the batch.
+       and its prompt stalls the batch by prompt_s; `share` of that falls between tokens (a half where all requests
+       begin together, and the rest before the first token).
     """
-    return decode_step_s + (running - 1.0) * prefill_s / output_len
+    return decode_step_s / tokens_per_step + (running - 1.0) * share * prompt_s / output_len
+
+
+@formula(unit="1", symbol="n_acc", cite="leviathan2023")
+def tokens_per_step(drafted: float, acceptance: float) -> float:
+    """Tokens a step gives where `drafted` are proposed and each is accepted with probability `acceptance` after the last.
+
+    1. 1 + a + a^2 + ... + a^drafted, the token that corrects the first rejected draft included.
+    """
+    last: float = acceptance ** (drafted + 1.0)
+    return (1.0 - last) / (1.0 - acceptance)
+
+
+@formula(unit="s", symbol="W_q")
+def prompt_queue_wait_s(prompt_s: float, decoding_s: float, running: float) -> float:
+    """Wait of a prompt for those before it, where requests come and go evenly.
+
+    1. Prompts keep the device busy for rho = running prompt_s / (decoding_s + running prompt_s) of the time.
+    2. M/D/1: half the service time x rho / (1 - rho), but never more than half of all others.
+    """
+    queue = prompt_s * 0.5 * running * prompt_s / decoding_s
+    return ops.minimum(queue, prompt_s * 0.5 * (running - 1.0))
+
+
+@formula(unit="s", symbol="W_lock")
+def lock_step_wait_s(prompt_s: float, running: float) -> float:
+    """Wait where all requests end and begin together and prompts go first: half of the others are before one's own."""
+    return prompt_s * 0.5 * (running - 1.0)
+
+
+@formula(unit="s", symbol="W_0")
+def burst_wait_s(prompt_s: float, arriving: float) -> float:
+    """Mean wait of `arriving` prompts that come at once, one's own included: half of them are before it."""
+    return prompt_s * 0.5 * (arriving + 1.0)
 
 
 @formula(unit="s", symbol="TTFT")
-def time_to_first_token_s(prefill_s: float, decode_step_s: float, utilisation: float, overhead_s: float) -> float:
-    """Time from arrival to the first token in a loaded server.
+def time_to_first_token_s(
+    prefill_s: float, decode_step_s: float, waiting_s: float, burst_s: float, burst_share: float, overhead_s: float
+) -> float:
+    """Mean time from arrival to the first token in a loaded server.
 
-    1. Half a step until the scheduler looks, then the own prefill.
-    2. Other prompts are ahead with the load `utilisation` that prefill puts on the device (M/D/1 waiting time).
+    1. Half a step until the scheduler looks, the wait for others' prompts, then the own.
+    2. A share of the requests came in the opening burst and waited for it instead.
     """
-    waiting = prefill_s * 0.5 * utilisation / (1.0 - utilisation)
-    return overhead_s + 0.5 * decode_step_s + prefill_s + waiting
+    steady = 0.5 * decode_step_s + prefill_s + waiting_s
+    return overhead_s + (1.0 - burst_share) * steady + burst_share * ops.maximum(burst_s, steady)
 
 
 @formula(unit="1/s", symbol="X")

@@ -176,7 +176,8 @@ class ModelSpec(Record):
     vector_params: final norms and other vectors outside blocks.
     convs: patch or audio front ends.
     weight_bits: effective bits per weight by precision group, from the checkpoint's quantisation config
-    ("" is the default group); empty: as the workload says.
+    ("" is the default group); empty: as the workload says. weight_format: what its narrowest weights are, "nvfp4"
+    or "fp8", "" where the config names none.
     inferred: names of facts that were guessed, each with what it was guessed from.
     notes: what the record leaves out or a reader should know.
     """
@@ -194,6 +195,7 @@ class ModelSpec(Record):
     convs: tuple[Convolution, ...] = ()
     max_positions: float = 0.0
     weight_bits: dict[str, float] | None = None
+    weight_format: str = ""
     inferred: dict[str, str] | None = None
     notes: tuple[str, ...] = ()
     outside: tuple[Block, ...] = ()

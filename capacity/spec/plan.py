@@ -6,7 +6,10 @@ from capacity.record import Record
 
 
 class Plan(Record):
-    """A parallel layout: devices = dp * tp * pp (expert parallelism lives inside dp to train, inside tp to serve).
+    """A parallel layout: devices = dp * tp * pp * attention_dp (expert parallelism lives inside dp to train).
+
+    A replica that serves deals its experts over the tp * attention_dp ranks of a stage: ep of them hold whole experts, what
+    is left cuts each. attention_dp: groups of tp ranks that keep the caches of their own requests.
 
     zero: sharding stage of the data-parallel group (0 none, 1 optimizer, 2 and gradients, 3 and weights).
     interleave: virtual pipeline stages per device. micro_batch: sequences per forward pass.
@@ -22,8 +25,9 @@ class Plan(Record):
     micro_batch: float = 1.0
     recompute: str = "none"
     sequence_parallel: bool = True
+    attention_dp: float = 1.0
 
     @property
     def devices(self) -> float:
         """Devices the layout occupies."""
-        return self.dp * self.tp * self.pp
+        return self.dp * self.tp * self.pp * self.attention_dp

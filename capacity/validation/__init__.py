@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 # The module of each kind is named after it; what its data is.
 KINDS = {
     "kernels": "a folder of tables of measured kernels",
+    "serving": "a table of runs of loaded servers",
 }
 
 

@@ -8,20 +8,25 @@ from capacity.catalogue import load_model
 from capacity.errors import InputError
 from capacity.estimators.answer import estimate
 from capacity.estimators.case import read_case
-from capacity.estimators.replica import ENGINE_SHARE, footprint
+from capacity.estimators.replica import footprint
 from capacity.formulas.traffic import experts_touched
+from capacity.laws.engine import load_engine
 from capacity.spec.plan import Plan
 from capacity.spec.workload import Precision, Workload
 
 LOAD = Workload(mode="serve", prompt_len=1024.0, output_len=256.0, concurrency=16.0, precision=Precision(kv_bits=16.0))
 
 
+# What vLLM sets aside of a device (its default for --gpu-memory-utilization is 0.9), and takes of that for graphs.
+SHARE, GRAPHS = load_engine("vllm").memory_share, load_engine("vllm").runtime_bytes
+
+
 def served(**request):
     return estimate(mode="serve", **request).sections["serve"]
 
 
-def held(model, workload=LOAD, widths=None, **plan):
-    return footprint(load_model(model), workload, Plan(**plan), widths or {"": 2.0})
+def held(model, workload=LOAD, formats=None, **plan):
+    return footprint(load_model(model), workload, Plan(**plan), formats or {"": ("bf16", 2.0)})
 
 
 @pytest.mark.parametrize(
@@ -69,7 +74,9 @@ def test_whisper_keeps_1500_frames_of_sound():
     model = load_model("whisper-large-v3")
     workload = Workload(mode="serve", prompt_len=16.0, output_len=84.0)
     each = 32 * 2 * 1280 * 2
-    assert footprint(model, workload, Plan(), {"": 2.0}).token_bytes * 100 == pytest.approx(each * (100 + 1500))
+    assert footprint(model, workload, Plan(), {"": ("bf16", 2.0)}).token_bytes * 100 == pytest.approx(
+        each * (100 + 1500)
+    )
 
 
 def test_a_recurrence_keeps_a_state_whatever_the_context():
@@ -146,14 +153,14 @@ class TestFit:
             section = served(model=model, concurrency=100000)
             assert section.fits
             used = sum(section.breakdowns["memory"].values())
-            assert used <= ENGINE_SHARE * section.quantities["device_memory"].mid * (1 + 1e-9)
+            assert used <= SHARE * section.quantities["device_memory"].mid * (1 + 1e-9)
 
     def test_what_does_not_fit_is_an_answer_with_the_shortfall(self):
         section = served(model="llama-3.1-70b", device="h100-sxm", devices=1)
         assert section.fits is False
         assert section.binding == "memory"
         need = section.quantities["memory_per_device"].mid
-        short = (need - ENGINE_SHARE * section.quantities["device_memory"].mid) / 2**30
+        short = (need + GRAPHS - SHARE * section.quantities["device_memory"].mid) / 2**30
         assert f"{short:.3g} GiB too much; 2 devices hold it" in section.verdict
         assert section.quantities["fewest_devices"].mid == 2.0
 

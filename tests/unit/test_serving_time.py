@@ -138,9 +138,22 @@ def test_an_image_is_the_published_work():
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
 def test_waiting_grows_with_the_load(share):
-    """M/D/1: half the service time x rho / (1 - rho)."""
-    first = schedule.time_to_first_token_s(2.0, 0.0, share, 0.0)
-    assert first == pytest.approx(2.0 + 2.0 * share / (1.0 - share) / 2.0)
+    """M/D/1: half the service time x rho / (1 - rho), where prompts keep the device busy for rho of the time."""
+    running, decoding = 1e6, 1.0
+    prompt = share / (1.0 - share) * decoding / running
+    assert schedule.prompt_queue_wait_s(prompt, decoding, running) == pytest.approx(
+        prompt * 0.5 * share / (1.0 - share)
+    )
+
+
+def test_a_prompt_waits_for_half_of_the_others_at_most():
+    assert schedule.prompt_queue_wait_s(1.0, 1e-9, 11.0) == schedule.lock_step_wait_s(1.0, 11.0) == 5.0
+    assert schedule.burst_wait_s(1.0, 9.0) == 5.0  # the mean of 1, 2 ... 9
+
+
+def test_drafts_give_a_geometric_sum():
+    assert schedule.tokens_per_step(3.0, 0.5) == 1.0 + 0.5 + 0.25 + 0.125
+    assert schedule.tokens_per_step(3.0, 0.0) == 1.0
 
 
 def test_a_token_waits_for_the_prompts_of_others():

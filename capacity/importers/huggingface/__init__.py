@@ -190,11 +190,11 @@ def from_config(data: dict[str, Any], *, source: str, name: str = "") -> ModelSp
     config = Config(data, source)
     model = build(config, name)
     if any(key in data for key in ("quantization_config", "compression_config", "text_config")):
-        from capacity.importers.huggingface.quantisation import weight_bits
+        from capacity.importers.huggingface.quantisation import weight_bits, weight_format
         from capacity.record import replace
 
         bits, notes = weight_bits(config, model)
-        model = replace(model, weight_bits=bits, notes=(*model.notes, *notes))
+        model = replace(model, weight_bits=bits, weight_format=weight_format(config), notes=(*model.notes, *notes))
     return model
 
 

@@ -69,6 +69,25 @@ def weight_bits(config: Config, model: ModelSpec) -> tuple[dict[str, float] | No
     return bits_of, ()
 
 
+def weight_format(config: Config) -> str:
+    """The number format of a quantised checkpoint's narrowest weights: nvfp4, mxfp4, fp8, int8 or int4; "" for none known."""
+    data = _quantisation(config)
+    if data is None:
+        return ""
+    method = _text(data, "quant_method").lower()
+    named = f"{method} {_text(data, 'quant_algo')} {_text(data, 'moe_quant_algo')} {_text(data, 'format')}".lower()
+    for name in ("nvfp4", "mxfp4", "fp8"):
+        if name in named:
+            return name
+    found = _base(data)
+    if found is None or found[0] >= 16.0:
+        return ""
+    floats = any(
+        isinstance(one.get("weights"), dict) and one["weights"].get("type") == "float" for one in _groups(data)
+    )
+    return ("nvfp4" if found[0] < 6.0 else "fp8") if floats else ("int4" if found[0] < 6.0 else "int8")
+
+
 def _quantisation(config: Config) -> dict[str, Any] | None:
     text = config.data.get("text_config")
     for holder in (config.data, text if isinstance(text, dict) else {}):

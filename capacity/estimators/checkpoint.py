@@ -1,0 +1,64 @@
+"""Which weights of a served checkpoint are kept in which format."""
+
+from __future__ import annotations
+
+from capacity.estimators.case import FORMATS
+from capacity.spec.model import Experts, Recurrent
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from capacity.spec.model import ModelSpec
+
+# Groups that quantised checkpoints leave at 16 bits.
+KEPT_GROUPS = ("embedding", "head", "router")
+# Published NVFP4 mixtures of experts leave attention at 16 bits, MXFP4 ones all but the experts.
+_LEFT = {"nvfp4": ("attention", "vision"), "mxfp4": ("attention", "vision", "ffn", "shared_expert")}
+_WIDE = ("bf16", 2.0)
+# llama.cpp keeps the output head in 6 bits at least.
+_LEAST_HEAD_BITS = 6.56
+
+
+def checkpoint_formats(model: ModelSpec, word: str) -> dict[str, tuple[str, float]]:
+    """Format and stored bytes of a weight by precision group, "" for any other.
+
+    word: a key of FORMATS. A model that was published in this format keeps what its publisher kept.
+    """
+    bits, _ = FORMATS[word]
+    format = kernel_format(word)
+    if bits >= 16.0:
+        return {"": (format, bits / 8.0)}
+    mixture = has_experts(model)
+    if word == "fp8" and mixture:
+        format = "fp8_block"
+    if model.weight_bits and model.weight_format == word:
+        return {
+            group: (format, width / 8.0) if width < 12.0 else _WIDE for group, width in model.weight_bits.items()
+        } | dict.fromkeys(KEPT_GROUPS, _WIDE)
+    formats = {"": (format, bits / 8.0)} | dict.fromkeys(KEPT_GROUPS, _WIDE)
+    if is_gguf(word):
+        head = (format, max(bits, _LEAST_HEAD_BITS) / 8.0)
+        return formats | {"head": head, "embedding": head}
+    if mixture:
+        formats |= dict.fromkeys(_LEFT.get(word, ()), _WIDE)
+        if word == "nvfp4" and any(isinstance(layer, Recurrent) for block in model.blocks for layer in block.sublayers):
+            formats["shared_expert"] = _WIDE
+    return formats
+
+
+def kernel_format(word: str) -> str:
+    """The format whose kernels run weights of this one."""
+    if word in ("nvfp4", "mxfp4"):
+        return "fp4"
+    if is_gguf(word):
+        return "gguf_k" if "_k" in word else "gguf"
+    return word
+
+
+def is_gguf(word: str) -> bool:
+    """Whether a format is one of llama.cpp's."""
+    return word.startswith(("q", "iq")) and "_" in word
+
+
+def has_experts(model: ModelSpec) -> bool:
+    """Whether some layer is a mixture of experts."""
+    return any(isinstance(layer, Experts) for block in model.blocks for layer in block.sublayers)

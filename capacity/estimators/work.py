@@ -1,0 +1,317 @@
+"""What one device does in one forward pass of a replica, kernel by kernel, in seconds at the datasheet's rates.
+
+Nothing here is fitted: a step law (laws/step.py) says which share of these rates is reached and what a launch costs.
+"""
+
+from __future__ import annotations
+
+from capacity.estimators import feeding
+from capacity.estimators.pricing import peak_flop_per_s
+from capacity.estimators.sharding import shard_replica
+from capacity.formulas import flops, traffic
+from capacity.record import Record
+from capacity.spec.model import Attention, Experts, Recurrent
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from capacity.spec.device import Cluster
+    from capacity.spec.model import ModelSpec
+    from capacity.spec.op import Op
+    from capacity.spec.plan import Plan
+
+# A recurrence keeps its state in fp32, and a step reads and writes it.
+STATE_BYTES, STATE_PASSES = 4.0, 2.0
+# What crosses a slot where devices have no link of their own: PCIe 4.0 x16, one direction, as it is reached.
+SLOT_BYTES_PER_S = 25e9
+
+
+class Kernel:
+    """One kernel and how often it runs: seconds at datasheet rates, and the names of its parameters."""
+
+    __slots__ = (
+        "bandwidth",
+        "launch",
+        "launches",
+        "memory_s",
+        "name",
+        "part",
+        "peak",
+        "rows",
+        "tile_s",
+        "unpack",
+        "unpack_s",
+        "work_s",
+    )
+
+    def __init__(
+        self,
+        part: str,
+        name: str,
+        *,
+        memory_s: float = 0.0,
+        bandwidth: str = "gemm",
+        work_s: float = 0.0,
+        peak: str = "gemm",
+        tile_s: float = 0.0,
+        rows: float = 0.0,
+        unpack_s: float = 0.0,
+        unpack: str = "",
+        launches: float = 0.0,
+        launch: str = "",
+    ) -> None:
+        self.part = part
+        self.name = name
+        self.memory_s = memory_s
+        self.bandwidth = bandwidth
+        self.work_s = work_s
+        self.peak = peak
+        self.tile_s = tile_s
+        self.rows = rows
+        self.unpack_s = unpack_s
+        self.unpack = unpack
+        self.launches = launches
+        self.launch = launch
+
+
+class Machine(Record):
+    """A replica's devices and the formats they compute in.
+
+    formats: by precision group ("" any other) the format's name and stored bytes of a weight; kv_format and kv_bytes:
+    of the cache; link_bytes_per_s: of one device to its neighbours, and inter_bytes_per_s beyond `per_node` devices.
+    """
+
+    cluster: Cluster
+    formats: dict[str, tuple[str, float]]
+    kv_format: str
+    kv_bytes: float
+    reach: float = 1.0
+
+    @property
+    def memory_bytes_per_s(self) -> float:
+        """Bandwidth of one device, less what its processor cannot reach."""
+        return self.cluster.device.memory_bytes_per_s * self.reach
+
+    def format(self, group: str) -> tuple[str, float]:
+        """Name and stored bytes of a group's weights."""
+        return self.formats.get(group) or self.formats[""]
+
+    def peak(self, format: str) -> float:
+        """Dense peak of products with weights of a format."""
+        dtype = _COMPUTED.get(format, format)
+        if dtype in ("fp8", "fp4") and "fp8" not in self.cluster.device.peak_dense_flop_per_s:
+            dtype = "bf16"  # narrow floats without tensor cores for them are unpacked
+        return peak_flop_per_s(self.cluster.device, dtype)[0]
+
+    @property
+    def vector_flop_per_s(self) -> float:
+        """Peak of the vector units, which unpack weights."""
+        peaks = self.cluster.device.peak_dense_flop_per_s
+        return peaks.get("fp32") or min(peaks.values())
+
+    def link(self, ranks: float) -> float:
+        """Bytes a second of one device in a group of `ranks`."""
+        device, cluster = self.cluster.device, self.cluster
+        inside = device.link.bytes_per_s if device.link else SLOT_BYTES_PER_S
+        if ranks <= max(cluster.devices_per_node, 1) or cluster.inter is None:
+            return inside
+        return min(cluster.inter.bytes_per_s, inside)
+
+
+# What products with weights of a format are computed in, where it is not the format itself.
+_COMPUTED = {"fp8_block": "fp8", "gguf": "int4", "gguf_k": "int4", "int8wo": "int4", "fp8wo": "int4", "int4wo": "int4"}
+
+
+def kernels(table: tuple[Op, ...], tokens: float, plan: Plan, machine: Machine) -> list[Kernel]:
+    """The kernels of one pass over `tokens` tokens of each attention rank; collectives and small kernels apart."""
+    found: list[Kernel] = []
+    fused: tuple[object, ...] = ()
+    routed = ""
+    for whole in table:
+        if whole.kind == "embedding" or whole.m == 0.0:
+            continue
+        op = shard_replica(whole, plan)
+        if op.kind == "gemm" and whole.copies == 1.0:
+            # Maps of the same input are one kernel in every engine: queries, keys and values; gate and up.
+            key = (whole.stack, whole.part, whole.shard, whole.k, whole.m, whole.count)
+            alone = key != fused or whole.shard == "row"
+            fused = key
+            found.append(_product(op, machine, 1.0 if alone else 0.0))
+        elif op.kind == "gemm":
+            first = routed != f"{whole.stack}{whole.count}"
+            routed = f"{whole.stack}{whole.count}"
+            found.append(_expert(op, whole, tokens * plan.attention_dp, plan, machine, 1.0 if first else 0.0))
+        elif op.kind == "attention":
+            found.append(_attention(op, machine))
+        elif op.kind == "scan":
+            found.append(_scan(op, machine))
+        elif op.kind == "conv" and op.part != "recurrent":
+            found.append(_product(op, machine, 1.0))
+        else:
+            found.append(_elementwise(op, whole, plan, machine))
+        if op.part != "expert":
+            routed = ""
+    return found
+
+
+def _product(op: Op, machine: Machine, launches: float) -> Kernel:
+    format, width = machine.format(op.group)
+    peak = machine.peak(format)
+    weights = op.n * op.k
+    return Kernel(
+        "weights",
+        op.name,
+        memory_s=op.count * weights * width / machine.memory_bytes_per_s,
+        bandwidth=f"gemm.{format}",
+        work_s=op.count * flops.gemm_flop(op.m, op.n, op.k) / peak,
+        peak=f"gemm.{format}",
+        unpack_s=op.count * weights / machine.vector_flop_per_s if width < 2.0 else 0.0,
+        unpack=format,
+        launches=op.count * launches,
+        launch=f"gemm.{format}",
+    )
+
+
+def _expert(op: Op, whole: Op, tokens: float, plan: Plan, machine: Machine, launches: float) -> Kernel:
+    format, width = machine.format(op.group)
+    peak = machine.peak(format)
+    hit = traffic.experts_touched(whole.copies, whole.active, tokens) / plan.ep
+    pairs = tokens * whole.active / plan.ep
+    each = flops.gemm_flop(1.0, op.n, op.k) / peak
+    weights = hit * op.n * op.k
+    return Kernel(
+        "experts",
+        op.name,
+        memory_s=op.count * weights * width / machine.memory_bytes_per_s,
+        bandwidth=f"expert.{format}",
+        work_s=op.count * pairs * each,
+        peak=f"expert.{format}",
+        tile_s=op.count * hit * each,
+        rows=pairs / hit,
+        unpack_s=op.count * weights / machine.vector_flop_per_s if width < 2.0 else 0.0,
+        unpack=format,
+        launches=op.count * launches,
+        launch="expert",
+    )
+
+
+def _attention(op: Op, machine: Machine) -> Kernel:
+    peak = machine.peak("bf16")
+    seen = min(flops.mean_visible_keys(op.queries, op.keys, op.window, float(op.causal)), op.selected)
+    decode = op.queries == 1.0
+    key, value = op.key_size, op.value_size
+    if decode and op.latent and op.value_size:
+        # Decode works on the latent itself: keys and values are as wide as what is cached.
+        key = value = op.cache_elements
+    work = flops.visible_attention_flop(op.sequences, op.queries, seen / op.stride, op.heads, key, value)
+    span = min(op.keys, op.window, max(op.selected, op.queries))
+    width = op.cache_elements or op.kv_heads * (op.key_size + op.value_size)
+    moved = op.sequences * span * width * machine.kv_bytes
+    kind = "latent" if op.latent else machine.kv_format
+    return Kernel(
+        "attention and KV cache",
+        op.name,
+        memory_s=op.count * moved / machine.memory_bytes_per_s,
+        bandwidth=f"cache.{kind}",
+        work_s=op.count * work / peak,
+        peak="attention.decode" if decode else "attention.prefill",
+        launches=op.count,
+        launch="attention",
+    )
+
+
+def _scan(op: Op, machine: Machine) -> Kernel:
+    state = op.sequences * op.heads * op.key_size * op.value_size * STATE_BYTES * STATE_PASSES
+    seen = op.sequences * op.queries * op.heads
+    work = seen * op.key_size * op.value_size * 4.0
+    work += seen * min(op.chunk, op.queries) * (op.key_size + op.value_size) * 2.0
+    passed = seen * (op.key_size + op.value_size * 2.0) * 2.0
+    chunks = max(op.queries / max(op.chunk, 1.0), 1.0)
+    return Kernel(
+        "recurrent state",
+        op.name,
+        memory_s=op.count * (state * min(chunks, 2.0) + passed) / machine.memory_bytes_per_s,
+        bandwidth="state",
+        work_s=op.count * work / machine.peak("bf16"),
+        peak="scan",
+        launches=op.count,
+        launch="recurrent",
+    )
+
+
+def _elementwise(op: Op, whole: Op, plan: Plan, machine: Machine) -> Kernel:
+    elements, bandwidth = op.elements, "elementwise"
+    if op.part == "expert":
+        # Every rank gathers and scatters the tokens of its own experts, whole rows of them.
+        elements, bandwidth = whole.elements * plan.attention_dp / plan.ep, "routing"
+    elif op.part in ("norm", "extra"):
+        elements = whole.elements
+    moved = op.count * elements * 2.0
+    return Kernel("activations", op.name, memory_s=moved / machine.memory_bytes_per_s, bandwidth=bandwidth)
+
+
+def small_kernels(model: ModelSpec) -> list[Kernel]:
+    """Norms, rotary embedding, residuals, routing: launches a layer has whatever its widths."""
+    counts = {"layer": 0.0, "qk_norm": 0.0, "recurrent": 0.0}
+    for block in feeding.layers(model):
+        counts["layer"] += block.count
+        for layer in block.sublayers:
+            if isinstance(layer, Attention) and layer.qk_norm:
+                counts["qk_norm"] += block.count
+    return [
+        Kernel("small kernels", name.replace("_", " "), launches=count, launch=name)
+        for name, count in counts.items()
+        if count
+    ]
+
+
+def collectives(model: ModelSpec, tokens: float, plan: Plan, machine: Machine) -> list[Kernel]:
+    """All-reduces of tensor parallelism, and tokens sent to experts and back where attention is data parallel."""
+    ranks = plan.tp * plan.attention_dp
+    if ranks == 1.0:
+        return []
+    reduced = routed = 0.0
+    for block in feeding.layers(model):
+        for layer in block.sublayers:
+            if isinstance(layer, Experts) and plan.attention_dp > 1.0:
+                routed += block.count * min(layer.active, plan.ep if plan.ep > 1.0 else layer.active)
+            elif plan.tp > 1.0:
+                reduced += block.count
+            if isinstance(layer, Attention) and _norms_all(layer) and plan.tp > 1.0:
+                reduced += block.count
+    found = []
+    row = tokens * model.hidden * 2.0
+    if reduced:
+        moved = reduced * row * 2.0 * (plan.tp - 1.0) / plan.tp / machine.link(plan.tp)
+        found.append(_exchange("tensor-parallel traffic", "all-reduce", moved, reduced, plan.tp))
+        found.append(_wait("tensor-parallel traffic", reduced, plan.tp))
+    if routed:
+        layers = sum(
+            block.count for block in feeding.layers(model) if any(isinstance(one, Experts) for one in block.sublayers)
+        )
+        # Out in 8 bits, back in 16; a token's copies leave it but for the share that stays.
+        sent = routed * tokens * model.hidden * 3.0 * (ranks - 1.0) / ranks / machine.link(ranks)
+        found.append(_exchange("expert traffic", "dispatch and combine", sent, 2.0 * layers, ranks))
+        found.append(_wait("expert traffic", 2.0 * layers, min(ranks, 8.0)))
+    return found
+
+
+def _exchange(part: str, name: str, wire_s: float, count: float, ranks: float) -> Kernel:
+    return Kernel(
+        part, f"{name} over {ranks:g}", memory_s=wire_s, bandwidth="link", launches=count, launch="all_reduce"
+    )
+
+
+def _wait(part: str, count: float, ranks: float) -> Kernel:
+    return Kernel(part, f"hearing {ranks:g} ranks", launches=count * ranks, launch="all_reduce_rank")
+
+
+def _norms_all(layer: Attention) -> bool:
+    """Whether queries and keys are normed over all heads together, which takes an all-reduce of its own."""
+    return layer.qk_norm and layer.vector_params >= layer.heads * layer.key_size
+
+
+def recurrent_layers(model: ModelSpec) -> float:
+    """Layers that keep a state."""
+    return sum(
+        block.count for block in feeding.layers(model) if any(isinstance(one, Recurrent) for one in block.sublayers)
+    )

@@ -1,0 +1,126 @@
+"""Inference engines as small named profiles: what their documentation says, and the few numbers fitted for them."""
+
+from __future__ import annotations
+
+import os
+
+from capacity.errors import FileFormatError, UnknownNameError
+from capacity.laws.profile import FITTED
+from capacity.laws.step import StepLaw
+from capacity.record import Record
+from capacity.toml_file import read_toml
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+ENGINES = os.path.join(os.path.dirname(__file__), "engines")
+
+
+class Engine(Record):
+    """An inference engine.
+
+    Knobs, from its documentation: chunk_tokens: tokens of prompt a step works on at most; memory_share: of the device
+    it takes, runtime_bytes of that for itself, and free_share of what weights leave for the cache; reserved: share of an answer's cache set aside when a request is
+    admitted; prefill_first: prompts stop decoding rather than run beside it; splits_layers: several devices hold
+    layers each and work in turn, which speeds nothing up; cache_format: of keys and values where nothing is said,
+    by weight format.
+
+    Fitted: law, its kernels; step_s and sequence_s: host time of a step and of each sequence in it; replay: share of
+    a kernel's launch that is left in a replayed graph; prefill: multiplies the work of prompts; eager_layer_s: host
+    time of a layer in a step that is not replayed; front_end_s: until a prompt reaches the
+    scheduler; front_end_token_s: of each of its tokens.
+    """
+
+    id: str
+    name: str
+    versions: str
+    source: str
+    law: StepLaw
+    chunk_tokens: float
+    memory_share: float
+    free_share: float
+    runtime_bytes: float
+    reserved: float
+    prefill_first: bool
+    splits_layers: bool
+    cache_format: dict[str, str]
+    step_s: float
+    sequence_s: float
+    replay: float
+    prefill: float
+    eager_layer_s: float
+    front_end_s: float
+    front_end_token_s: float
+
+
+def engine_names() -> tuple[str, ...]:
+    """Ids of all engines, sorted."""
+    return tuple(sorted(name.removesuffix(".toml") for name in os.listdir(ENGINES) if name.endswith(".toml")))
+
+
+_known: dict[tuple[str, str], Engine] = {}
+
+
+def load_engine(name: str, kind: str = "GPU") -> Engine:
+    """An engine by its id or a usual spelling of it, as it runs on a kind of device. Raises UnknownNameError."""
+    key = name.strip().lower().replace("_", "-").replace(" ", "-")
+    if (key, kind) not in _known:
+        if key not in engine_names():
+            known = {alias: one for one in engine_names() for alias in read_toml(_path(one)).get("aliases", ())}
+            if key not in known:
+                raise UnknownNameError("engine", name, engine_names())
+            key = known[key]
+        _known[key, kind] = _engine(key, read_toml(_path(key)), kind)
+    return _known[key, kind]
+
+
+def _path(name: str) -> str:
+    return os.path.join(ENGINES, f"{name}.toml")
+
+
+def law_of(table: dict[str, Any]) -> StepLaw:
+    """A step law from its table of dotted names."""
+    return StepLaw(
+        launch_s={name: value * 1e-6 for name, value in table["launch_us"].items()},
+        share_of_bandwidth=dict(table["share_of_bandwidth"]),
+        share_of_peak=dict(table["share_of_peak"]),
+        unpack_operations=dict(table.get("unpack_operations", {})),
+        tile_rows=table.get("tile_rows", 64.0),
+        source=f"{table['source']} ({table['date']})",
+    )
+
+
+def fitted_engines() -> dict[str, Any]:
+    """The fitted tables: laws of kernels, host times of engines, reachable shares of memory bandwidth."""
+    return read_toml(os.path.join(FITTED, "engines.toml"))
+
+
+def _engine(key: str, data: dict[str, Any], kind: str) -> Engine:
+    fitted = fitted_engines()
+    own = fitted["engines"].get(data.get("on", {}).get(kind, key))
+    if own is None or own["law"] not in fitted["laws"]:
+        raise FileFormatError(f"no fitted parameters of the engine {key} on a {kind}")
+    scheduler = data["scheduler"]
+    return Engine(
+        id=key,
+        name=data["name"],
+        versions=data["versions"],
+        source=data["source"],
+        law=law_of(fitted["laws"][own["law"]]),
+        chunk_tokens=float(scheduler["chunk_tokens"]),
+        memory_share=float(scheduler["memory_share"]),
+        free_share=float(scheduler.get("free_share", 1.0)),
+        runtime_bytes=float(scheduler.get("runtime_gb", 0.0)) * 1e9,
+        reserved=float(scheduler.get("reserved", 1.0)),
+        prefill_first=bool(scheduler.get("prefill_first", False)),
+        splits_layers=bool(scheduler.get("splits_layers", False)),
+        cache_format=dict(data.get("cache_format", {})),
+        step_s=own["step_ms"] * 1e-3,
+        sequence_s=own["sequence_us"] * 1e-6,
+        replay=own.get("replay", 1.0),
+        prefill=own.get("prefill", 1.0),
+        eager_layer_s=own.get("eager_layer_us", 0.0) * 1e-6,
+        front_end_s=own.get("front_end_ms", 0.0) * 1e-3,
+        front_end_token_s=own.get("front_end_token_us", 0.0) * 1e-6,
+    )

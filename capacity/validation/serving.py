@@ -1,0 +1,242 @@
+"""Loaded servers: time per output token and to the first, against measured runs.
+
+Columns: those of InferenceX and AIConfigurator's silicon samples (docs/accuracy-serving.md). Each row is asked as a user
+would ask it; what a row does not say is inferred, and "assumed" says what.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from capacity.errors import CapacityError
+from capacity.estimators.case import read_case
+from capacity.estimators.serving import serving_quantities
+from capacity.validation import scoring
+from capacity.validation.naming import device_named, model_named
+from capacity.validation.tables import number, read_runs, size, word
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+COLUMNS = ("model", "device", "engine", "mode", "input_len", "output_len", "measured_tpot_ms", "measured_ttft_ms")
+VIEWS = {
+    "clean": ("mode", "clean"),
+    "mode": ("mode",),
+    "model": ("mode", "clean", "model"),
+    "device": ("mode", "clean", "device"),
+    "engine": ("mode", "clean", "engine"),
+}
+# Lengths of these runs are drawn evenly between 0.8 and 1 of the label.
+MEAN_LENGTH = 0.9
+METRICS = {"tpot_ms": "tpot", "ttft_ms": "ttft"}
+
+
+def validate(path: str | None) -> dict[str, Any]:
+    """Score a table of serving runs; see `capacity.validation.validate`."""
+    table = read_runs(path, "serving", COLUMNS)
+    rows = predict(table)
+    found: list[dict[str, Any]] = []
+    for metric in METRICS:
+        part = rows[rows["metric"] == metric]
+        found.append({"by": {}, **scoring.score(part, metric), "spearman": ordering(part)})
+        for keys in VIEWS.values():
+            for group in scoring.groups(part, metric, (keys,)):
+                same = part
+                for name, value in group["by"].items():
+                    same = same[same[name].isna() if value is None or value != value else same[name] == value]
+                found.append(group | {"spearman": ordering(same)})
+        stated = part[part["pools"]]
+        found.append({"by": {"mode": "disagg", "pools": "stated"}, **scoring.score(stated, metric)})
+    unpriced = rows[rows["mid"].isna()]
+    token = rows[rows["metric"] == "tpot_ms"]
+    return {
+        "schema": scoring.SCHEMA,
+        "kind": "serving",
+        "overall": scoring.score(token, "tpot_ms") | {"spearman": ordering(token)},
+        "groups": found,
+        "worst": scoring.worst(rows, "ms"),
+        "unpriced": {str(why): int(count) for why, count in unpriced["why"].value_counts().items()},
+        "views": VIEWS,
+        "rows": rows,
+    }
+
+
+def predict(table: pd.DataFrame) -> pd.DataFrame:
+    """Two rows (metrics) for each run: measured, low, mid, high, baseline in ms, and why where it was not priced."""
+    found: list[dict[str, Any]] = []
+    for index, row in enumerate(table.to_dict("records")):
+        common = {
+            "id": row.get("id", f"serving-{index}"),
+            "model": row["model"],
+            "device": row["device"],
+            "engine": row["engine"],
+            "mode": row["mode"],
+            "clean": _flag(row.get("clean")),
+            "deployment": _deployment(row),
+            "pools": word(row, "mode") == "disagg" and number(row, "decode_batch_size") is not None,
+        }
+        try:
+            quantities, baseline, assumed = price(row)
+            why = ""
+        except CapacityError as error:
+            quantities, baseline, assumed, why = {}, {}, "", str(error)
+        for metric, name in METRICS.items():
+            measured = number(row, f"measured_{metric}")
+            if measured is None or measured <= 0.0:
+                continue
+            low, mid, high = quantities.get(name, (np.nan, np.nan, np.nan))
+            found.append(
+                common
+                | {"metric": metric, "measured": measured, "low": low, "mid": mid, "high": high}
+                | {"baseline": baseline.get(name, np.nan), "assumed": assumed, "why": why or _doubt(row)}
+            )
+    return pd.DataFrame(found)
+
+
+def price(row: dict[str, Any]) -> tuple[dict[str, tuple[float, float, float]], dict[str, float], str]:
+    """Low, mid and high of each quantity in ms, a roofline's answer, and what was assumed."""
+    request, assumed = request_of(row)
+    case = read_case(request)
+    load, quantities = serving_quantities(case)
+    found = {}
+    for name in METRICS.values():
+        quantity = quantities[name]
+        found[name] = (quantity.low * 1e3, quantity.mid * 1e3, quantity.high * 1e3)
+    return found, baseline_of(load), "; ".join(assumed)
+
+
+def baseline_of(load: Any) -> dict[str, float]:
+    """A roofline on the datasheet: active weights and caches at full bandwidth; prompts at full peak."""
+    from capacity.estimators.lowering import Tokens, active_parameter_count, lower
+
+    device, plan, work = load.cluster.device, load.plan, load.workload
+    ranks = plan.tp * plan.attention_dp * plan.pp
+    held = load.memory["weights"] + load.memory["KV cache"]
+    active = active_parameter_count(lower(load.model, Tokens()))
+    peak = max(device.peak_dense_flop_per_s.get(name, 0.0) for name in ("bf16", "fp16", "fp32"))
+    return {
+        "tpot": held / device.memory_bytes_per_s * 1e3,
+        "ttft": 2.0 * active * work.prompt_len / (peak * ranks) * 1e3,
+    }
+
+
+def request_of(row: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The question of `capacity estimate` that a row answers, and what had to be assumed to ask it."""
+    assumed: list[str] = []
+    model, device = model_named(str(row["model"])), device_named(str(row["device"]))
+    precision = _precision(row, model, assumed)
+    prefix = "decode_" if word(row, "mode") == "disagg" else ""
+    tp, groups, ep, pp, batch = _widths(row, prefix, assumed)
+    engine = word(row, "engine")
+    sweep = number(row, "attention_dp_size") is None and not prefix
+    length = MEAN_LENGTH
+    request: dict[str, Any] = {
+        "model": model,
+        "device": device.id,
+        "mode": "serve",
+        "engine": engine,
+        "precision": precision,
+        "prompt_len": max(round((number(row, "input_len") or 1024.0) * length), 1),
+        "output_len": max(round((number(row, "output_len") or 256.0) * length), 2),
+        "concurrency": batch * groups,
+        "tp": tp,
+        "pp": pp,
+        "ep": ep,
+        "dp": 1.0,
+        "attention_dp": groups,
+        "length_spread": 0.0 if sweep else 0.2,
+        **_devices(tp * pp * groups, device),
+    }
+    if engine == "sglang" and precision != "bf16" and "fp4" in device.peak_dense_flop_per_s:
+        request["kv_precision"] = "fp8"
+        assumed.append("an fp8 cache, as published launch scripts set it here")
+    if _flag(row.get("mtp_suspect")):
+        request |= {"draft_tokens": 1.0, "acceptance": 0.8}
+        assumed.append("one drafted token a step (the row is flagged so)")
+    return request, assumed
+
+
+def _devices(ranks: float, device: Any) -> dict[str, Any]:
+    """Devices, or whole nodes of them."""
+    from capacity.catalogue.clusters import default_cluster
+
+    per_node = max(default_cluster(device).devices_per_node, 1)
+    if ranks <= per_node:
+        return {"devices": ranks}
+    return {"nodes": -(-ranks // per_node), "dp": None}
+
+
+def _precision(row: dict[str, Any], model: Any, assumed: list[str]) -> str:
+    given = word(row, "precision")
+    modes = " ".join((word(row, "gemm_quant_mode"), word(row, "moe_quant_mode")))
+    if not given:
+        for name in ("nvfp4", "mxfp4", "int4", "fp8", "int8", "fp4"):
+            if name in modes or name in word(row, "model"):
+                given = name
+                break
+        else:
+            given = model.weight_format or "bf16"
+        assumed.append(f"weights in {given}")
+    if given in ("fp4", "nvfp4", "mxfp4"):
+        return "mxfp4" if "mxfp4" in modes or model.weight_format == "mxfp4" else "nvfp4"
+    return {"int4_wo": "int4", "bfloat16": "bf16", "fp8_block": "fp8", "w4a16": "int4"}.get(given, given)
+
+
+def _widths(row: dict[str, Any], prefix: str, assumed: list[str]) -> tuple[float, float, float, float, float]:
+    """Attention tp, attention dp, ep, pp and the batch of one attention rank."""
+    tp, groups = size(row, f"{prefix}tp_size"), size(row, f"{prefix}attention_dp_size")
+    moe_tp, ep = size(row, f"{prefix}moe_tp_size"), size(row, f"{prefix}moe_ep_size")
+    batch = number(row, "decode_batch_size" if prefix else "batch_size") or 1.0
+    ranks = tp * groups
+    if moe_tp == ep > 1.0 and ranks == moe_tp * ep:
+        # Both widths of the experts repeat the number of devices, and their product went into the other one.
+        batch *= groups / (ep if groups > 1.0 else 1.0)
+        tp, groups = (1.0, ep) if groups > tp else (ep, 1.0)
+        assumed.append(f"{ep:g} devices, which both expert widths repeat")
+    elif tp == groups > 1.0 and ep == ranks:
+        batch *= groups
+        groups, ep = 1.0, tp
+        assumed.append(f"{tp:g} devices, which both attention widths repeat")
+    elif ranks % ep:
+        ep = 1.0
+        assumed.append("experts cut, not dealt: their width does not divide the devices")
+    return tp, groups, ep, size(row, f"{prefix}pp_size"), batch
+
+
+def _flag(value: Any) -> bool | None:
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    text = str(value).strip().lower()
+    return True if text == "true" else False if text == "false" else None
+
+
+def _doubt(row: dict[str, Any]) -> str:
+    if _flag(row.get("bad_width")):
+        return "its widths contradict each other"
+    if _flag(row.get("mtp_suspect")):
+        return "suspected of speculative decoding"
+    return ""
+
+
+def _deployment(row: dict[str, Any]) -> str:
+    """Rows that differ by load only share a deployment."""
+    names = (
+        "model", "device", "engine", "precision", "mode", "tp_size", "attention_dp_size", "moe_tp_size", "moe_ep_size",
+        "prefill_tp_size", "prefill_num_workers", "decode_tp_size", "decode_num_workers", "decode_moe_ep_size",
+        "decode_attention_dp_size",
+    )  # fmt: skip
+    return "|".join(str(row.get(name, "")) for name in names)
+
+
+def ordering(rows: pd.DataFrame, least: int = 5) -> float | None:
+    """Median over deployments of the rank correlation of predicted and measured; None where none has `least` runs."""
+    found = []
+    for _, part in rows[rows["mid"].notna()].groupby("deployment"):
+        if len(part) >= least:
+            ranks = part[["measured", "mid"]].rank()
+            value = ranks["measured"].corr(ranks["mid"])
+            if value == value:
+                found.append(value)
+    return float(np.mean(found)) if found else None

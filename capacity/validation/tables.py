@@ -1,0 +1,61 @@
+"""Tables of runs: read, checked for their columns, and cells that may be blank."""
+
+from __future__ import annotations
+
+import math
+import os
+
+import pandas as pd
+
+from capacity.errors import FileFormatError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+CURATED = os.path.join(os.path.dirname(__file__), "data")
+
+
+def read_runs(path: str | None, kind: str, columns: Iterable[str]) -> pd.DataFrame:
+    """A table of runs (.csv or .parquet), or the project's own of this kind; refuses one that lacks a column."""
+    path = path or os.path.join(CURATED, f"{kind}.csv")
+    if os.path.isdir(path):
+        path = next(
+            (
+                one
+                for one in (os.path.join(path, f"{kind}{end}") for end in ("_runs.csv", ".csv"))
+                if os.path.isfile(one)
+            ),
+            path,
+        )
+    try:
+        table = pd.read_parquet(path) if path.endswith(".parquet") else pd.read_csv(path, low_memory=False)
+    except (OSError, ValueError) as error:
+        raise FileFormatError(f"{path}: cannot be read as a table ({str(error)[:100]})") from None
+    lacking = [one for one in columns if one not in table.columns]
+    if lacking:
+        raise FileFormatError(f"{path}: lacks the columns {', '.join(lacking)}")
+    return table.reset_index(drop=True)
+
+
+def number(row: dict[str, Any], name: str) -> float | None:
+    """A cell as a number, None where it is blank, not a number or not finite."""
+    value = row.get(name)
+    try:
+        found = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def size(row: dict[str, Any], name: str) -> float:
+    """A count that may be blank or nought, which both mean one."""
+    value = number(row, name)
+    return value if value is not None and value >= 1.0 else 1.0
+
+
+def word(row: dict[str, Any], name: str) -> str:
+    """A cell as lower-case text, "" where it is blank."""
+    value = row.get(name)
+    return value.strip().lower() if isinstance(value, str) else ""
