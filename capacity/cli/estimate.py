@@ -63,7 +63,7 @@ COMMAND = Command(
             Option("--devices", metavar="N", read=whole(), help="how many, in all"),
             Option("--nodes", metavar="N", read=whole(), help="or how many nodes of them"),
             Option("--cluster", metavar="NAME", help="a cluster of the catalogue, instead of --device"),
-            Option("--stack", metavar="NAME", help="the training software: tuned or eager"),
+            Option("--stack", metavar="NAME", help="the training software: megatron-core, fsdp, torchtitan, jax ..."),
             Option("--catalogue", metavar="DIR", many=True, help="a folder of your own devices and models; may be repeated"),
         )),
         ("the layout, chosen for you where not given", (

@@ -92,7 +92,6 @@ KEYS = (
     "grid",
     "catalogue",
     "stack",
-    "weight_bits",
     "engine",
     "attention_dp",
     "length_spread",

@@ -92,6 +92,20 @@ def check(model: ModelSpec, plan: Plan, devices: float) -> None:
         )
 
 
+def usual_chunks(model: ModelSpec, stages: float, micro_batches: float) -> float:
+    """Chunks a stage interleaves where nobody says: as few as keep the bubble below a twentieth, a layer each at most.
+
+    Interleaving needs micro-batches in whole rounds of the stages.
+    """
+    chunks = 1.0
+    if stages == 1.0 or micro_batches % stages:
+        return chunks
+    most = feeding.layer_count(model) / stages
+    while (stages - 1.0) / chunks > 0.05 * micro_batches and 2.0 * chunks <= most:
+        chunks *= 2.0
+    return chunks
+
+
 def fits(parts: dict[str, float], cluster: Cluster) -> bool:
     """Whether memory parts fit a device with the usual head-room."""
     return sum(parts.values()) <= USABLE_SHARE * cluster.device.memory_bytes
@@ -145,6 +159,10 @@ def choose_training_plan(
     return (best, True) if best is not None else (thriftiest, False)
 
 
+def _micro_batches(workload: Workload, dp: float, given: dict[str, Any]) -> float:
+    return max(workload.global_batch / (dp * float(given.get("micro_batch", 1.0))), 1.0)
+
+
 def _rounds(workload: Workload, plan: Plan) -> float:
     return max(workload.global_batch / (plan.dp * plan.micro_batch), 1.0)
 
@@ -182,7 +200,8 @@ def _candidates(
                         pp=pp,
                         ep=ep,
                         zero=int(zero),
-                        interleave=given.get("interleave", 1.0),
+                        interleave=given.get("interleave")
+                        or usual_chunks(model, pp, _micro_batches(workload, dp, given)),
                         micro_batch=given.get("micro_batch", 1.0),
                         recompute=str(recompute),
                     )

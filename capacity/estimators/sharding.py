@@ -42,6 +42,23 @@ def shard(op: Op, tp: float, ep: float = 1.0, *, sequence_parallel: bool = True)
     return replace(op, **changes) if changes else op
 
 
+def shard_training(op: Op, plan: Plan) -> Op:
+    """One device's share of an op of a training layout.
+
+    Context parallelism cuts tokens: rows of products, and of attention the sequences' queries (causal work is dealt
+    evenly). Of experts that tensor parallelism cuts less than the rest (etp < tp), a device gets fewer rows of
+    wider products: the same work.
+    """
+    etp = plan.tp if plan.etp is None else plan.etp
+    routed = op.copies != 1.0
+    cut = shard(op, etp if routed else plan.tp, plan.ep, sequence_parallel=plan.sequence_parallel)
+    if routed and etp != plan.tp:
+        cut = replace(cut, m=cut.m * etp / plan.tp)
+    if plan.cp == 1.0:
+        return cut
+    return replace(cut, m=cut.m / plan.cp, elements=cut.elements / plan.cp, sequences=cut.sequences / plan.cp)
+
+
 def shard_replica(op: Op, plan: Plan) -> Op:
     """One device's share of an op in a replica that serves.
 

@@ -1,36 +1,121 @@
-"""Software generations: how much of the hardware's pace a training stack keeps."""
+"""Training software: how much of the hardware's pace a stack keeps, and how it trains unless told otherwise."""
 
 from __future__ import annotations
 
-from capacity.record import Record
+import os
+
+from capacity.laws.profile import FITTED
+from capacity.record import Record, fields
+from capacity.toml_file import read_toml
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from capacity.spec.device import Device
 
 
 class Stack(Record):
-    """Factors of a training stack on the laws, fitted on published runs (docs/accuracy.md).
+    """Factors of a training stack on the laws, fitted on published runs (docs/accuracy-training.md).
 
     sustained: multiplies the architecture's sustained share of GEMM peak; attention: share of the benchmarked
-    attention rate; elementwise: memory traffic over the fused minimum; exposed_forward, exposed_backward: share of
-    tensor-parallel communication that is not hidden; accumulation_bytes: traffic per local weight and micro-batch to
-    accumulate gradients; optimizer_bytes: traffic per local weight of a step; straggler: slow-down per doubling of nodes; host:
-    share of the launching host's time that is left; routing_overlap: share of expert routing that runs beside compute.
+    attention rate; elementwise: memory traffic over the fused minimum; cast: traffic of casting to narrow formats over
+    its minimum; grouped: time of grouped expert products over that of one product of their size. exposed_forward,
+    exposed_backward: share of tensor-parallel communication that is not hidden, exposed_hops of hand-overs between stages; selective: share of the forward pass that
+    its policy of selective recomputation repeats beside attention. accumulation_bytes: traffic per local weight and
+    micro-batch to accumulate gradients; optimizer_bytes: traffic per local weight of a step; overlap: share of the
+    gathering of sharded weights that may run beside compute, reduce_overlap of gradient reduction; contention: share of hidden
+    traffic's time it takes from compute; straggler: slow-down per doubling of nodes; host: share of the launching host's
+    time that is left; launches: of the small kernels' own launch time; expert_launches: host time of an expert layer
+    beside that of a dense one; routing_overlap: share of expert routing that runs beside compute; fused_attention: 1 or 0.
     """
 
     name: str
+    title: str
+    generation: str
+    source: str
     sustained: float
     attention: float
     elementwise: float
+    cast: float
+    grouped: float
     exposed_forward: float
     exposed_backward: float
+    exposed_hops: float
+    selective: float
     accumulation_bytes: float
     optimizer_bytes: float
     overlap: float
+    reduce_overlap: float
     contention: float
     straggler: float
     host: float
+    launches: float
+    expert_launches: float
     routing_overlap: float
+    fused_attention: float
 
 
-STACKS = {
-    "eager": Stack("eager", 1.0, 0.5, 1.39, 0.78, 0.66, 8.0, 52.0, 0.96, 0.35, 0.0096, 1.0, 0.0),
-    "tuned": Stack("tuned", 1.18, 0.65, 1.1, 0.4, 0.4, 4.0, 40.0, 0.96, 0.2, 0.005, 0.4, 0.7),
+# Usual spellings and the two generations by name.
+ALIASES = {
+    "tuned": "megatron-core",
+    "nemo": "megatron-core",
+    "megatron-bridge": "megatron-core",
+    "megatron": "megatron-core",
+    "megatron-deepspeed": "megatron-lm",
+    "eager": "fsdp",
+    "llm-foundry": "fsdp",
+    "pytorch": "fsdp",
+    "fsdp2": "torchtitan",
+    "maxtext": "jax",
+    "xla": "jax",
+    "pax": "jax",
+    "hf": "hugging-face",
+    "transformers": "hugging-face",
 }
+FILE = "stacks.toml"
+WORDS = ("name", "title", "generation", "source")
+
+
+def stack_names() -> tuple[str, ...]:
+    """Names of all stacks."""
+    return tuple(_tables()["stack"])
+
+
+def load_stack(name: str, device: Device | None = None, compute: str = "bf16") -> Stack:
+    """A stack by name or alias, on a device and for products in one format.
+
+    What a profile does not state its generation does; `sustained` is then the share of its kernels' pace that the
+    device keeps under this stack (relative to its eager pace where no device is given). Raises UnknownNameError.
+    """
+    tables = _tables()
+    key = ALIASES.get(name.lower(), name.lower())
+    own = tables["stack"].get(key)
+    if own is None:
+        from capacity.errors import UnknownNameError
+
+        raise UnknownNameError("stack", name, (*tables["stack"], *ALIASES), f"known are {', '.join(tables['stack'])}")
+    source = f"{tables['source']} ({tables['date']})"
+    values: dict[str, Any] = {**tables["generation"][own["generation"]], **own, "name": key, "source": source}
+    architecture = "other" if device is None else device.architecture
+    by_architecture = values["attention"]
+    values["attention"] = by_architecture.get(architecture, by_architecture["other"])
+    if device is not None:
+        values["sustained"] = values["sustained"] * _pace(tables, device, compute)
+    return Stack(**{field: values[field] for field in fields(Stack)})
+
+
+def _pace(tables: dict[str, Any], device: Device, compute: str) -> float:
+    """The share of its kernels' pace a device sustains in a long run of an eager stack."""
+    paces = tables["pace"]
+    pace: float = paces.get(device.architecture, paces["other"])
+    if device.kind in ("TPU", "ASIC") and "bf16" in device.peak_dense_flop_per_s:
+        ridge = device.peak_dense_flop_per_s["bf16"] / device.memory_bytes_per_s
+        pace *= (ridge / paces["ridge"]) ** -paces["ridge_power"]
+    narrow = tables["narrow"].get(compute, {})
+    pace *= narrow.get(device.architecture, narrow.get("other", 1.0))
+    return pace
+
+
+def _tables() -> dict[str, Any]:
+    return read_toml(os.path.join(FITTED, FILE))

@@ -64,8 +64,9 @@ def weights_of(table: tuple[Op, ...]) -> Weights:
 
 def local_elements(weights: Weights, plan: Plan, stage: str) -> tuple[float, float]:
     """Dense and expert parameters of one device on the "first" or "last" stage, before ZeRO."""
+    etp = plan.tp if plan.etp is None else plan.etp
     dense = (weights.dense / plan.tp + weights.vectors) / plan.pp
-    experts = weights.experts / (plan.tp * plan.ep * plan.pp)
+    experts = weights.experts / (etp * plan.ep * plan.pp)
     if stage == "first" or plan.pp == 1.0:
         dense = dense + weights.embedding / plan.tp
     if stage == "last" or plan.pp == 1.0:
@@ -74,13 +75,69 @@ def local_elements(weights: Weights, plan: Plan, stage: str) -> tuple[float, flo
     return dense, experts
 
 
+class Habits(Record):
+    """What a stack keeps in memory beyond the least: fitted on published peaks (docs/accuracy-training.md).
+
+    logit_bytes: of one logit from its product to its gradient. gradient_bytes: of a gradient kept until the step (None: as
+    the workload's precision says). gated_tensors: inner tensors a gated network saves; norm_tensors: copies of the stream
+    one norm saves, in activation widths. buffer_bytes: live buckets of collectives. gathered_layers: of sharded weights.
+    dropout: whether masks of a byte are saved.
+    """
+
+    logit_bytes: float = 6.0
+    gradient_bytes: float | None = None
+    gated_tensors: float = 3.0
+    norm_tensors: float = 2.0
+    buffer_bytes: float = 0.0
+    gathered_layers: float = 2.0
+    dropout: bool = False
+
+
+# Megatron's fused loss over a cut vocabulary keeps 2 + 4 bytes a logit. Eager losses copy logits to fp32, shift and
+# differentiate them; eager gated networks save the activation's output besides gate, up and their product.
+HABITS = {
+    "megatron-core": Habits(),
+    "megatron-lm": Habits(dropout=True),
+    "fsdp": Habits(logit_bytes=14.0, gradient_bytes=2.0, gated_tensors=4.0),
+    "torchtitan": Habits(logit_bytes=14.0, gradient_bytes=2.0, gated_tensors=4.0),
+    "deepspeed": Habits(logit_bytes=14.0, gradient_bytes=2.0, gated_tensors=4.0, buffer_bytes=2e9),
+    "hugging-face": Habits(logit_bytes=14.0, gradient_bytes=2.0, gated_tensors=4.0, norm_tensors=3.0),
+    "jax": Habits(logit_bytes=8.0, gradient_bytes=2.0),
+}
+# Bytes an element of scores where attention writes them out: softmax input, output and mask of dropout.
+SCORE_BYTES = 5.0
+
+
 def training_memory(
-    model: ModelSpec, weights: Weights, workload: Workload, plan: Plan, micro_batches: float, context_bytes: float
+    model: ModelSpec,
+    weights: Weights,
+    workload: Workload,
+    plan: Plan,
+    micro_batches: float,
+    context_bytes: float,
+    *,
+    stack: str = "megatron-core",
+    fused_attention: bool = True,
+    stage: str = "",
 ) -> dict[str, float]:
-    """Bytes by part on the fullest device: weights, gradients, optimizer, activations, logits, runtime."""
-    stages = ("first",) if plan.pp == 1.0 else ("first", "last")
-    parts = [_stage(model, weights, workload, plan, micro_batches, context_bytes, stage) for stage in stages]
+    """Bytes by part on the fullest device: weights, gradients, optimizer, activations, logits, allocator, framework.
+
+    stack: whose habits; fused_attention: whether scores are never written out; stage: "first" or "last" of the pipeline
+    where that one is asked for.
+    """
+    stages = (stage,) if stage else ("first",) if plan.pp == 1.0 else ("first", "last")
+    habits = HABITS.get(stack, HABITS["megatron-core"])
+    parts = [
+        _stage(model, weights, workload, plan, micro_batches, context_bytes, one, habits, fused=fused_attention)
+        for one in stages
+    ]
     return max(parts, key=lambda part: sum(part.values()))
+
+
+def as_seen(parts: dict[str, float], ruler: str) -> float:
+    """What a ruler shows of the parts: "allocated" tensors, what the allocator has "reserved", or all the "driver" sees."""
+    hidden = {"allocated": ("allocator", "framework"), "reserved": ("framework",)}.get(ruler, ())
+    return sum(value for name, value in parts.items() if name not in hidden)
 
 
 def _stage(
@@ -91,6 +148,9 @@ def _stage(
     micro_batches: float,
     context_bytes: float,
     stage: str,
+    habits: Habits,
+    *,
+    fused: bool,
 ) -> dict[str, float]:
     precision = workload.precision
     dense, experts = local_elements(weights, plan, stage)
@@ -98,43 +158,52 @@ def _stage(
     if workload.mode == "lora":
         trained_dense = adapters = lora_elements(model, workload, plan)
         trained_experts = 0.0
+        if workload.trains_embedding:
+            trained_dense = trained_dense + weights.embedding + weights.head
     state_bytes = OPTIMIZER_STATE_BYTES[workload.optimizer]
-    if precision.master_bits > precision.weight_bits:
+    if precision.master_bits > min(precision.weight_bits, precision.activation_bits):
         state_bytes += precision.master_bits / 8.0
-    expert_dp = plan.dp / plan.ep
+    ranks = plan.dp * plan.cp
+    etp = plan.tp if plan.etp is None else plan.etp
+    expert_ranks = ops.maximum(ranks * plan.tp / (plan.ep * etp), 1.0)
     width = precision.weight_bits / 8.0
+    gradient_bytes = precision.gradient_bits / 8.0 if habits.gradient_bytes is None else habits.gradient_bytes
+    offload = "optimizer" in plan.offload
     held, grad, optim = plan.zero >= 3, plan.zero >= 2, plan.zero >= 1
     parts = {
         "weights": total(
             {
-                "dense": memory.weight_bytes(dense, width, plan.dp if held else 1.0),
-                "experts": memory.weight_bytes(experts, width, expert_dp if held else 1.0),
-                "adapters": memory.weight_bytes(adapters, precision.activation_bits / 8.0, plan.dp if held else 1.0),
+                "dense": memory.weight_bytes(dense, width, ranks if held else 1.0),
+                "experts": memory.weight_bytes(experts, width, expert_ranks if held else 1.0),
+                "adapters": memory.weight_bytes(adapters, precision.activation_bits / 8.0, ranks if held else 1.0),
             }
         ),
         "gradients": total(
             {
-                "dense": memory.gradient_bytes(trained_dense, precision.gradient_bits / 8.0, plan.dp if grad else 1.0),
-                "experts": memory.gradient_bytes(
-                    trained_experts, precision.gradient_bits / 8.0, expert_dp if grad else 1.0
-                ),
+                "dense": memory.gradient_bytes(trained_dense, gradient_bytes, ranks if grad else 1.0),
+                "experts": memory.gradient_bytes(trained_experts, gradient_bytes, expert_ranks if grad else 1.0),
             }
         ),
-        "optimizer": total(
-            {
-                "dense": memory.optimizer_bytes(trained_dense, state_bytes, plan.dp if optim else 1.0),
-                "experts": memory.optimizer_bytes(trained_experts, state_bytes, expert_dp if optim else 1.0),
-            }
+        "optimizer": scaled(
+            total(
+                {
+                    "dense": memory.optimizer_bytes(trained_dense, state_bytes, ranks if optim else 1.0),
+                    "experts": memory.optimizer_bytes(trained_experts, state_bytes, expert_ranks if optim else 1.0),
+                }
+            ),
+            0.0 if offload else 1.0,
         ),
     }
     in_flight = memory.micro_batches_in_flight(
         plan.pp, 0.0 if stage == "first" else plan.pp - 1.0, micro_batches, plan.interleave
     )
-    saved, working = block_activations(model, workload, plan)
+    saved, working = block_activations(model, workload, plan, habits=habits, fused=fused)
     parts["activations"] = scaled(saved, in_flight / plan.pp)
-    tokens = plan.micro_batch * workload.seq_len
+    tokens = plan.micro_batch * workload.seq_len / plan.cp
     logits = (
-        memory.logit_bytes(tokens, sourced(model.vocab_size, "vocabulary"), plan.tp)
+        memory.logit_bytes(
+            tokens, sourced(model.vocab_size, "vocabulary"), plan.tp, 0.0 if workload.fused_loss else habits.logit_bytes
+        )
         if stage == "last" or plan.pp == 1.0
         else 0.0
     )
@@ -142,13 +211,16 @@ def _stage(
     parts["working set"] = ops.maximum(logits, working)
     if held:
         layers = feeding.layer_count(model)
+        gathered = dense * plan.pp - weights.embedding / plan.tp - weights.head / plan.tp + experts * plan.pp
         parts["gathered weights"] = memory.weight_bytes(
-            2.0 * (dense * plan.pp - weights.embedding / plan.tp - weights.head / plan.tp + experts * plan.pp) / layers
-            + weights.embedding / plan.tp,
-            width,
+            habits.gathered_layers * gathered / layers + weights.embedding / plan.tp,
+            precision.activation_bits / 8.0,
         )
+    if habits.buffer_bytes and ranks > 1.0:
+        parts["buffers"] = habits.buffer_bytes
     dynamic = parts["activations"] + parts["working set"] + parts["gradients"]
-    parts["runtime"] = memory.runtime_bytes(context_bytes, dynamic, FRAGMENTATION)
+    parts["allocator"] = memory.runtime_bytes(0.0, dynamic, FRAGMENTATION)
+    parts["framework"] = sourced(context_bytes, "framework context")
     return parts
 
 
@@ -164,19 +236,30 @@ def lora_elements(model: ModelSpec, workload: Workload, plan: Plan) -> float:
     return elements / (plan.tp * plan.pp)
 
 
-def block_activations(model: ModelSpec, workload: Workload, plan: Plan, recompute: str = "") -> tuple[float, float]:
+def block_activations(
+    model: ModelSpec,
+    workload: Workload,
+    plan: Plan,
+    recompute: str = "",
+    *,
+    habits: Habits = HABITS["megatron-core"],
+    fused: bool = True,
+) -> tuple[float, float]:
     """Bytes saved for the backward pass of one micro-batch over all blocks, and the largest working block.
 
     Under full recomputation only the input of each block is saved and one block at a time is rebuilt.
     """
     policy = recompute or plan.recompute
-    tokens = plan.micro_batch * workload.seq_len
+    tokens = plan.micro_batch * workload.seq_len / plan.cp
     width = workload.precision.activation_bits / 8.0
     stream_shards = plan.tp if plan.sequence_parallel else 1.0
     saved: dict[str, float] = {}
     working = 0.0
     for index, block in enumerate(feeding.layers(model)):
-        each = _block(block, tokens, width, plan, stream_shards, policy)
+        each = _block(block, tokens, width, plan, stream_shards, policy, habits)
+        # Selective recomputation is about the scores: they are rebuilt, not kept.
+        if not fused and policy != "selective":
+            each = each + _scores(block, plan.micro_batch * workload.seq_len**2 / plan.cp, plan.tp)
         if policy == "full":
             kept = memory.stream_activation_bytes(tokens, block.hidden, width, stream_shards, 1.0)
             working = ops.maximum(working, each)
@@ -186,22 +269,34 @@ def block_activations(model: ModelSpec, workload: Workload, plan: Plan, recomput
     return total(saved), working
 
 
-def _block(block: Block, tokens: float, width: float, plan: Plan, stream_shards: float, policy: str) -> float:
+def _scores(block: Block, pairs: float, tp: float) -> float:
+    """Scores that attention writes out, of one layer."""
+    heads = sum(layer.heads for layer in block.sublayers if isinstance(layer, Attention))
+    return pairs * heads * SCORE_BYTES / tp
+
+
+def _block(
+    block: Block, tokens: float, width: float, plan: Plan, stream_shards: float, policy: str, habits: Habits
+) -> float:
     # Selective recomputation drops what is cheap to rebuild: norm outputs and products of the activation function.
-    copies = 1.0 if policy == "selective" else 2.0
+    copies = 1.0 if policy == "selective" else habits.norm_tensors
+    masks = 0.5 if habits.dropout else 0.0  # a byte, in activation widths of two
+    rebuilt = 1.0 if policy == "selective" else 0.0
     parts: dict[str, float] = {}
     for index, layer in enumerate(block.sublayers):
-        parts[f"stream {index}"] = memory.stream_activation_bytes(tokens, block.hidden, width, stream_shards, copies)
+        parts[f"stream {index}"] = memory.stream_activation_bytes(
+            tokens, block.hidden, width, stream_shards, copies + masks
+        )
         if isinstance(layer, FeedForward):
-            tensors = (3.0 if layer.gated else 2.0) - (1.0 if policy == "selective" else 0.0)
+            tensors = (habits.gated_tensors if layer.gated else 2.0) - rebuilt
             inner = memory.ffn_activation_bytes(tokens, layer.width, tensors, plan.tp, width)
         elif isinstance(layer, Experts):
-            tensors = (3.0 if layer.gated else 2.0) - (1.0 if policy == "selective" else 0.0)
+            tensors = (habits.gated_tensors if layer.gated else 2.0) - rebuilt
             routed = layer.width * layer.active + layer.shared_width
             inner = total(
                 {
                     "inner": memory.ffn_activation_bytes(tokens, routed, tensors, plan.tp, width),
-                    "dispatched": memory.ffn_activation_bytes(tokens, block.hidden * layer.active, 2.0, 1.0, width),
+                    "dispatched": memory.ffn_activation_bytes(tokens, block.hidden * layer.active, 2.0, plan.tp, width),
                 }
             )
         elif isinstance(layer, Attention):

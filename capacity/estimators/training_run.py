@@ -8,7 +8,7 @@ from capacity.estimators.assumptions import one_of
 from capacity.estimators.case import training_precision
 from capacity.estimators.lowering import Tokens, active_parameter_count, lower, parameter_count
 from capacity.estimators.pricing import Pricer, peak_flop_per_s
-from capacity.estimators.stacks import STACKS
+from capacity.estimators.stacks import load_stack
 from capacity.estimators.training_memory import OPTIMIZER_STATE_BYTES, training_memory, weights_of
 from capacity.estimators.training_time import Network, step_time
 from capacity.formula import sourced
@@ -189,16 +189,13 @@ def price_run(
     cluster = replace(cluster, devices_per_node=per_node, nodes=max(int(devices // per_node), 1))
     context = case.profile.context_bytes
     weights = weights_of(lower(model, Tokens()))
-    stack = STACKS[one_of("--stack", case.request.get("stack"), tuple(STACKS)) or "tuned"]
+    stack = load_stack(case.request.get("stack") or "tuned", cluster.device, workload.precision.compute)
     pricer = Pricer(
         cluster.device,
         case.profile,
         workload.precision.compute,
         {"": workload.precision.weight_bits / 8.0},
         workload.precision.activation_bits / 8.0,
-        # No stack runs products faster than they run alone.
-        sustained=min(case.profile.sustained_share * stack.sustained, 1.0),
-        attention_share=stack.attention,
         wide=frozenset({"head", "router"} if workload.precision.compute == "fp8" else ()),
     )
     network = Network.of(cluster, case.profile)

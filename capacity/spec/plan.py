@@ -6,11 +6,15 @@ from capacity.record import Record
 
 
 class Plan(Record):
-    """A parallel layout: devices = dp * tp * pp * attention_dp (expert parallelism lives inside dp to train).
+    """A parallel layout: devices = dp * tp * pp * cp * attention_dp (to train, expert parallelism lives inside dp * cp * tp).
 
     A replica that serves deals its experts over the tp * attention_dp ranks of a stage: ep of them hold whole experts, what
     is left cuts each. attention_dp: groups of tp ranks that keep the caches of their own requests.
 
+    cp: context parallelism, sequences cut over so many devices; cp_kind: how their keys and values meet: "ring" (passed on
+    and hidden behind attention), "gather" (all at once) or "ulysses" (heads traded for tokens).
+    etp: tensor parallelism of each expert (None: as tp).
+    offload: what lives in the host's memory: "optimizer", "parameters", "activations".
     zero: sharding stage of the data-parallel group (0 none, 1 optimizer, 2 and gradients, 3 and weights).
     interleave: virtual pipeline stages per device. micro_batch: sequences per forward pass.
     recompute: "none", "selective" (attention core) or "full" (every block).
@@ -26,8 +30,12 @@ class Plan(Record):
     recompute: str = "none"
     sequence_parallel: bool = True
     attention_dp: float = 1.0
+    cp: float = 1.0
+    cp_kind: str = "ring"
+    etp: float | None = None
+    offload: tuple[str, ...] = ()
 
     @property
     def devices(self) -> float:
         """Devices the layout occupies."""
-        return self.dp * self.tp * self.pp * self.attention_dp
+        return self.dp * self.tp * self.pp * self.cp * self.attention_dp

@@ -24,7 +24,8 @@ class Workload(Record):
 
     tokens: training tokens in all; seq_len: tokens a sequence; global_batch: sequences a step.
     prompt_len, output_len: tokens a request; concurrency: requests in flight per replica.
-    lora_rank: rank of the trained adapters (lora only).
+    lora_rank: rank of the trained adapters; trains_embedding: the token table and head are trained beside them (lora only).
+    fused_loss: logits are made and used in chunks, never held at once.
     """
 
     mode: str = "train"
@@ -34,6 +35,8 @@ class Workload(Record):
     optimizer: str = "adamw"
     precision: Precision = Precision()
     lora_rank: float = 16.0
+    trains_embedding: bool = False
+    fused_loss: bool = False
     prompt_len: float = 1024.0
     output_len: float = 256.0
     concurrency: float = 16.0

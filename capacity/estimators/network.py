@@ -1,0 +1,73 @@
+"""What a device can send: inside its node and beyond, after the shares that collectives reach."""
+
+from __future__ import annotations
+
+from capacity import ops
+from capacity.formulas import collectives, traffic
+from capacity.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from capacity.laws.profile import Profile
+    from capacity.spec.device import Cluster
+
+
+class Network(Record):
+    """Bandwidths and latencies of a device, inside its node and beyond."""
+
+    devices_per_node: float
+    intra_bytes_per_s: float
+    intra_latency_s: float
+    inter_bytes_per_s: float
+    inter_latency_s: float
+    base_latency_s: float
+
+    @classmethod
+    def of(cls, cluster: Cluster, profile: Profile) -> Network:
+        """The network of a cluster under a profile; a device without links has only its host's adapter."""
+        inter = cluster.inter
+        intra = cluster.device.link or inter
+        if intra is None:
+            return cls(float(cluster.devices_per_node), 16e9, 1e-5, 3e9, 2e-5, profile.link_base_latency_s)
+        inter = inter or intra
+        return cls(
+            float(cluster.devices_per_node),
+            intra.bytes_per_s * profile.link_share,
+            intra.latency_s,
+            inter.bytes_per_s * profile.inter_share,
+            inter.latency_s,
+            profile.link_base_latency_s,
+        )
+
+    def pace(self, ranks: float, stride: float) -> tuple[float, float]:
+        """Bandwidth and step latency of a group of `ranks` devices, `stride` apart."""
+        in_node = ops.maximum(self.devices_per_node / stride, 1.0)
+        bandwidth = collectives.group_bytes_per_s(ranks, in_node, self.intra_bytes_per_s, self.inter_bytes_per_s)
+        inside = ranks <= in_node
+        return bandwidth, self.intra_latency_s if inside else self.inter_latency_s
+
+    def ring_s(self, message_bytes: float, ranks: float, stride: float, passes: float) -> float:
+        """A ring collective of a group."""
+        bandwidth, latency = self.pace(ranks, stride)
+        return collectives.ring_time_s(message_bytes, ranks, passes, bandwidth, latency, self.base_latency_s)
+
+    def all_to_all_s(self, message_bytes: float, ranks: float, stride: float) -> float:
+        """Each device of a group hands every other its share of a buffer."""
+        bandwidth, latency = self.pace(ranks, stride)
+        return collectives.all_to_all_time_s(message_bytes, ranks, bandwidth, latency, self.base_latency_s)
+
+    def routing_s(self, token_bytes: float, active: float, ranks: float, stride: float) -> float:
+        """Sending every token to its `active` experts over `ranks` devices, `stride` apart.
+
+        Between nodes a token travels once to each node that holds some of its experts, and is handed on inside.
+        """
+        in_node = ops.maximum(self.devices_per_node / stride, 1.0)
+        if ranks <= in_node:
+            return collectives.all_to_all_time_s(
+                token_bytes * active, ranks, self.intra_bytes_per_s, self.intra_latency_s, self.base_latency_s
+            )
+        nodes = ranks / in_node
+        visited = traffic.experts_touched(nodes, 1.0, active)
+        return collectives.all_to_all_time_s(
+            token_bytes * visited, nodes, self.inter_bytes_per_s, self.inter_latency_s, self.base_latency_s
+        )

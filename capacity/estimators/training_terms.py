@@ -1,0 +1,330 @@
+"""What a training step has to do, in seconds at the pace of the kernel laws, before any software is known.
+
+`training_time` makes a step of these terms and a software stack. Every term is a float, or a column of many runs.
+"""
+
+from __future__ import annotations
+
+from capacity import ops
+from capacity.estimators import feeding
+from capacity.estimators.pricing import label
+from capacity.estimators.sharding import shard_training
+from capacity.formula import scaled, sourced, total
+from capacity.formulas import collectives, memory
+from capacity.record import Record, replace
+from capacity.spec.model import Attention, Experts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from capacity.estimators.network import Network
+    from capacity.estimators.pricing import Pricer
+    from capacity.estimators.training_memory import Weights
+    from capacity.spec.model import Block, ModelSpec
+    from capacity.spec.op import Op
+    from capacity.spec.plan import Plan
+    from capacity.spec.workload import Workload
+
+# A fused attention backward pass recomputes the scores: 5 products for the forward pass's 2.
+ATTENTION_BACKWARD = 2.5 * 1.15
+# Element-wise work of the backward pass against the forward pass's, in bytes.
+ELEMENTWISE_BACKWARD = 1.9
+# Kernels of a block that are neither products nor attention, in one pass.
+SMALL_KERNELS = 25.0
+# Attention that writes its scores out: bytes an element of scores for scaling, mask, softmax and dropout, each way.
+SCORE_BYTES_FORWARD, SCORE_BYTES_BACKWARD = 7.0, 12.0
+# Batched products whose inner side is no multiple of 8 leave the tensor cores' fast path.
+UNALIGNED_SHARE = 0.12
+# Rows a grouped product is padded by for each expert: half a tile.
+EXPERT_PADDING = 64.0
+# Bytes moved to cast an operand of a narrow product: read in 16 bits, written narrow, and transposed for the backward pass.
+CAST_BYTES = 4.0
+# Bytes a logit for an fp32 loss: copies, softmax, gradient.
+LOSS_BYTES = 20.0
+# Starting a point-to-point transfer: two communication kernels and their synchronisation.
+HOP_S = 1.5e-5
+
+
+class Terms(Record):
+    """Seconds of one micro-batch on the mean stage, and of one step; flags and counts are plain numbers.
+
+    gemm_*, expert_*, cast_*, attention_*, scores_*, elementwise_*: forward and backward work at kernel pace; launches:
+    of small kernels in one pass. tensor: tensor-parallel traffic of one pass; regather: of inputs gathered once more;
+    routing: all four trips of tokens to experts; context: keys and values of other ranks, forward. layers,
+    expert_layers: on the stage. head, loss, head_tensor: of the whole head. hop: to the next stage and back.
+    gather: one gathering of sharded weights, of a micro-batch. reduce: gradients, once a step. accumulated, updated:
+    seconds to move one byte for each local weight. frozen: whether most weights are.
+    """
+
+    gemm_forward: float
+    gemm_backward: float
+    expert_forward: float
+    expert_backward: float
+    cast_forward: float
+    cast_backward: float
+    attention_forward: float
+    attention_backward: float
+    scores_forward: float
+    scores_backward: float
+    elementwise_forward: float
+    elementwise_backward: float
+    launches: float
+    tensor: float
+    regather: float
+    routing: float
+    context: float
+    layers: float
+    expert_layers: float
+    head: float
+    loss: float
+    head_tensor: float
+    hop: float
+    gather: float
+    gathers: float
+    reduce: float
+    accumulated: float
+    updated: float
+    micro_batches: float
+    stages: float
+    chunks: float
+    tensor_parallel: float
+    data_parallel: float
+    nodes: float
+    full: float
+    selective: float
+    recomputed_share: float
+    offloaded: float
+
+
+def price_terms(
+    model: ModelSpec,
+    table: tuple[Op, ...],
+    weights: Weights,
+    workload: Workload,
+    plan: Plan,
+    network: Network,
+    pricer: Pricer,
+    micro_batches: float,
+    *,
+    fused: bool = True,
+) -> Terms:
+    """The terms of one step. table: forward ops of one micro-batch of the whole model; fused: attention keeps no scores."""
+    blocks = _blocks(table, workload, plan, pricer, fused=fused)
+    traffic = _traffic(model, workload, plan, network)
+    share = 1.0 / plan.pp
+    layers = feeding.layers(model)
+    local = _local(weights, plan)
+    return Terms(
+        **{name: scaled(value, share) for name, value in (blocks | traffic).items()},
+        layers=sum(block.count for block in layers) / plan.pp,
+        expert_layers=sum(block.count for block in layers if _experts(block)) / plan.pp,
+        **_head(table, workload, plan, network, pricer),
+        hop=_hop(model, workload, plan, network),
+        **_data(local, workload, plan, network, pricer),
+        micro_batches=micro_batches,
+        stages=plan.pp,
+        chunks=plan.interleave,
+        tensor_parallel=plan.tp,
+        data_parallel=plan.dp * plan.cp,
+        nodes=ops.maximum(plan.devices / network.devices_per_node, 1.0),
+        full=float(plan.recompute == "full"),
+        selective=float(plan.recompute == "selective"),
+        recomputed_share=1.0,
+    )
+
+
+def _experts(block: Block) -> Experts | None:
+    return next((layer for layer in block.sublayers if isinstance(layer, Experts)), None)
+
+
+def _blocks(table: tuple[Op, ...], workload: Workload, plan: Plan, pricer: Pricer, *, fused: bool) -> dict[str, float]:
+    """Work of all blocks by kind, forward and backward."""
+    frozen = workload.mode == "lora"
+    narrow = pricer.dtype in ("fp8", "fp4", "int8")
+    width = workload.precision.activation_bits / 8.0
+    kinds = ("gemm", "expert", "cast", "attention", "scores", "elementwise")
+    forward: dict[str, dict[str, float]] = {kind: {} for kind in kinds}
+    backward: dict[str, dict[str, float]] = {kind: {} for kind in kinds}
+    launches: dict[str, float] = {}
+    for whole in table:
+        if whole.part in ("embedding", "head") or whole.m == 0.0:
+            continue
+        op = shard_training(whole, plan)
+        count = whole.count
+        if op.kind == "gemm":
+            routed = op.copies != 1.0
+            kind = "expert" if routed else "gemm"
+            rows = op.m + EXPERT_PADDING * op.copies if routed else op.m
+            name = label(op, forward[kind])
+            forward[kind][name] = scaled(pricer.gemm_s(op, rows, op.n, op.k), count)
+            inputs = pricer.gemm_s(op, rows, op.k, op.n)
+            grads = {"inputs": inputs}
+            if not frozen:
+                deep = rows / op.copies if routed else rows
+                grads["weights"] = pricer.gemm_s(op, op.k * op.copies, op.n, deep)
+            backward[kind][name] = scaled(total(grads), count)
+            if narrow and op.group not in pricer.wide:
+                cast = pricer.memory_s(op.m * op.k * CAST_BYTES, 0.0)
+                forward["cast"][name] = scaled(cast, count)
+                backward["cast"][name] = scaled(pricer.memory_s(op.m * op.n * CAST_BYTES, 0.0), count)
+        elif op.kind == "attention" and not fused and op.key_size == op.value_size:
+            _unfused(op, count, pricer, forward, backward)
+        elif op.kind in ("attention", "scan"):
+            name = label(op, forward["attention"])
+            each = pricer.attention_s(op) if op.kind == "attention" else pricer.scan_s(op)
+            forward["attention"][name] = scaled(each, count)
+            backward["attention"][name] = scaled(each, count * ATTENTION_BACKWARD)
+        elif op.kind in ("elementwise", "conv"):
+            name = label(op, forward["elementwise"])
+            each = pricer.memory_s(op.elements * width, 0.0)
+            forward["elementwise"][name] = scaled(each, count)
+            backward["elementwise"][name] = scaled(each, count * ELEMENTWISE_BACKWARD)
+            launches[name] = scaled(pricer.memory_s(0.0, SMALL_KERNELS / 3.0), count)
+    return (
+        {f"{kind}_forward": total(terms) for kind, terms in forward.items()}
+        | {f"{kind}_backward": total(terms) for kind, terms in backward.items()}
+        | {"launches": total(launches)}
+    )
+
+
+def _unfused(
+    op: Op, count: float, pricer: Pricer, forward: dict[str, dict[str, float]], backward: dict[str, dict[str, float]]
+) -> None:
+    """Attention as two batched products and passes over the scores between them; a causal mask saves nothing."""
+    matrices = op.sequences * op.heads
+    rows = matrices * op.queries
+    batched = replace(op, copies=matrices, group="")
+    each = total(
+        {
+            "scores": pricer.gemm_s(batched, rows, op.keys, op.key_size),
+            "values": pricer.gemm_s(batched, rows, op.value_size, op.keys),
+        }
+    )
+    if op.key_size % 8.0:
+        each = scaled(each, 1.0 / UNALIGNED_SHARE)
+    name = label(op, forward["gemm"])
+    forward["gemm"][name] = scaled(each, count)
+    backward["gemm"][name] = scaled(each, 2.0 * count)
+    elements = rows * op.keys
+    forward["scores"][name] = scaled(pricer.memory_s(elements * SCORE_BYTES_FORWARD, 4.0), count)
+    backward["scores"][name] = scaled(pricer.memory_s(elements * SCORE_BYTES_BACKWARD, 4.0), count)
+
+
+def _traffic(model: ModelSpec, workload: Workload, plan: Plan, network: Network) -> dict[str, float]:
+    """Traffic of all blocks for one micro-batch: tensor-, expert- and context-parallel."""
+    tokens = plan.micro_batch * workload.seq_len / plan.cp
+    width = workload.precision.activation_bits / 8.0
+    etp = plan.tp if plan.etp is None else plan.etp
+    tensor: dict[str, float] = {}
+    regather: dict[str, float] = {}
+    routing: dict[str, float] = {}
+    context: dict[str, float] = {}
+    for index, block in enumerate(feeding.layers(model)):
+        message = tokens * block.hidden * width
+        name = f"blocks {index}"
+        if plan.tp > 1.0:
+            each = network.ring_s(message, plan.tp, 1.0, 2.0)
+            reductions = float(sum(1 for layer in block.sublayers if not (isinstance(layer, Experts) and etp == 1.0)))
+            tensor[name] = scaled(each, block.count * reductions)
+            if plan.sequence_parallel:
+                regather[name] = scaled(network.ring_s(message, plan.tp, 1.0, 1.0), block.count * reductions)
+        experts = _experts(block)
+        if experts is not None and plan.ep > 1.0:
+            each = network.routing_s(message / plan.tp, experts.active, plan.ep, etp)
+            # Out and back, in both passes.
+            routing[name] = scaled(each, block.count * 4.0)
+        if plan.cp > 1.0:
+            for layer in block.sublayers:
+                if isinstance(layer, Attention):
+                    context[f"{name} {len(context)}"] = scaled(
+                        _exchange(layer, tokens, width, plan, network), block.count
+                    )
+    return {"tensor": total(tensor), "regather": total(regather), "routing": total(routing), "context": total(context)}
+
+
+def _exchange(layer: Attention, tokens: float, width: float, plan: Plan, network: Network) -> float:
+    """Keys and values of the other context-parallel ranks, or heads for tokens (Ulysses), of one layer and pass."""
+    heads = ops.maximum(layer.kv_heads / plan.tp, 1.0)
+    keys = tokens * heads * (layer.key_size + layer.value_size) * width
+    if plan.cp_kind == "ulysses":
+        own = layer.heads / plan.tp * (layer.key_size + layer.value_size) * tokens * width
+        return network.all_to_all_s(keys + own, plan.cp, plan.tp)
+    return network.ring_s(keys * plan.cp, plan.cp, plan.tp, 1.0)
+
+
+def _head(table: tuple[Op, ...], workload: Workload, plan: Plan, network: Network, pricer: Pricer) -> dict[str, float]:
+    """The output head: three products, the loss over its logits, and its tensor-parallel traffic."""
+    products: dict[str, float] = {}
+    losses: dict[str, float] = {}
+    reduced: dict[str, float] = {}
+    width = workload.precision.activation_bits / 8.0
+    for whole in table:
+        if whole.part != "head":
+            continue
+        op = shard_training(whole, plan)
+        name = label(op, products)
+        terms = {"forward": pricer.gemm_s(op, op.m, op.n, op.k), "inputs": pricer.gemm_s(op, op.m, op.k, op.n)}
+        if workload.mode != "lora":
+            terms["weights"] = pricer.gemm_s(op, op.k, op.n, op.m)
+        products[name] = total(terms)
+        losses[name] = pricer.memory_s(op.m * op.n * LOSS_BYTES, 10.0)
+        if plan.tp > 1.0:
+            reduced[name] = scaled(network.ring_s(op.m * op.k * width, plan.tp, 1.0, 2.0), 1.5)
+    return {"head": total(products), "loss": total(losses), "head_tensor": total(reduced)}
+
+
+def _hop(model: ModelSpec, workload: Workload, plan: Plan, network: Network) -> float:
+    """Handing activations to the next stage and gradients back, for one micro-batch."""
+    if plan.pp == 1.0:
+        return 0.0
+    tokens = plan.micro_batch * workload.seq_len / plan.cp
+    message = tokens * model.hidden * workload.precision.activation_bits / 8.0 / plan.tp
+    far = plan.devices > network.devices_per_node
+    bandwidth = network.inter_bytes_per_s if far else network.intra_bytes_per_s
+    latency = (network.inter_latency_s if far else network.intra_latency_s) + HOP_S
+    return scaled(collectives.point_to_point_time_s(message, bandwidth, latency), 2.0 * plan.interleave)
+
+
+class Local(Record):
+    """Parameters of one device before ZeRO: dense and routed; and what ZeRO leaves of them."""
+
+    dense: float
+    experts: float
+    sharded: float
+
+    @property
+    def all(self) -> float:
+        """Dense and routed."""
+        return self.dense + self.experts
+
+
+def _local(weights: Weights, plan: Plan) -> Local:
+    etp = plan.tp if plan.etp is None else plan.etp
+    dense = (weights.dense / plan.tp + weights.vectors + (weights.embedding + weights.head) / plan.tp) / plan.pp
+    experts = weights.experts / (etp * plan.ep * plan.pp)
+    # Experts are dealt over ep already: only the ranks that hold the same ones share their states.
+    ranks = plan.dp * plan.cp
+    copies = ops.maximum(ranks * plan.tp / (plan.ep * etp), 1.0)
+    return Local(dense=dense, experts=experts, sharded=dense / ranks + experts / copies)
+
+
+def _data(local: Local, workload: Workload, plan: Plan, network: Network, pricer: Pricer) -> dict[str, float]:
+    """Gathering sharded weights, reducing and accumulating gradients, updating weights."""
+    trained = 0.0 if workload.mode == "lora" else 1.0
+    width = workload.precision.weight_bits / 8.0
+    ranks, stride = plan.dp * plan.cp, plan.tp
+    gathered = memory.weight_bytes(sourced(local.all, "weights of one device before ZeRO"), width)
+    found = {"gather": 0.0, "gathers": 0.0, "reduce": 0.0, "accumulated": 0.0, "updated": 0.0, "offloaded": 0.0}
+    if plan.zero >= 3 and ranks > 1.0:
+        found["gather"] = network.ring_s(gathered, ranks, stride, 1.0)
+        found["gathers"] = 3.0 if trained else 2.0
+    elif ranks > 1.0 and trained:
+        gradients = memory.gradient_bytes(sourced(local.dense, "dense weights of one device"), 2.0)
+        dense = network.ring_s(gradients, ranks, stride, 2.0)
+        etp = plan.tp if plan.etp is None else plan.etp
+        copies = ops.maximum(ranks * plan.tp / (plan.ep * etp), 1.0)
+        routed = memory.gradient_bytes(sourced(local.experts, "expert weights of one device"), 2.0)
+        found["reduce"] = total({"dense": dense, "experts": network.ring_s(routed, copies, plan.ep * etp, 2.0)})
+    kept = local.sharded if plan.zero >= 2 else local.all
+    found["accumulated"] = pricer.memory_s(trained * kept, 0.0)
+    found["updated"] = pricer.memory_s(trained * (local.sharded if plan.zero >= 1 else local.all), 0.0)
+    return found

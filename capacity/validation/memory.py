@@ -1,0 +1,199 @@
+"""Peak memory of training held against published runs: any table with the columns of docs/accuracy-training.md."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+
+from capacity.errors import CapacityError, InputError
+from capacity.estimators import feeding
+from capacity.estimators.composed import composed_interval
+from capacity.estimators.lowering import lower
+from capacity.estimators.training_memory import as_seen, training_memory, weights_of
+from capacity.record import replace
+from capacity.spec.workload import Precision
+from capacity.validation import scoring
+from capacity.validation.cells import positive, publisher, word
+from capacity.validation.tables import read_runs
+from capacity.validation.training_rows import read_setup
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from capacity.spec.workload import Workload
+    from capacity.validation.training_rows import Setup
+
+METRIC = "peak_memory_bytes"
+NEEDED = ("id", "model", "device", "mem_kind")
+GIB, GB = 2.0**30, 1e9
+# The usual guess of a spreadsheet: 18 bytes a parameter over tp x pp (and ZeRO), and 34 bytes a token and feature of each layer.
+TRIVIAL_STATE_BYTES, TRIVIAL_ACTIVATION_BYTES = 18.0, 34.0
+VIEWS = {
+    "source": ("source",),
+    "method": ("method",),
+    "seen": ("seen",),
+    "device": ("device",),
+    "stack": ("stack",),
+    "kind": ("kind",),
+    "tier": ("tier",),
+}
+_OPTIMIZERS = (
+    ("adafactor", "adafactor"),
+    ("8bit", "adamw-8bit"),
+    ("8-bit", "adamw-8bit"),
+    ("paged", "adamw-8bit"),
+    ("muon", "muon"),
+    ("lion", "lion"),
+    ("sgd", "sgd"),
+)
+
+
+def seen_of(row: dict[str, Any]) -> str:
+    """What the ruler saw: memory in tensors ("allocated"), kept by the allocator ("reserved") or taken from the driver."""
+    text = word(row, "mem_kind").lower()
+    if "nvidia-smi" in text or "not stated" in text or "driver" in text:
+        return "driver"
+    if "reserved" in text and "allocated" not in text:
+        return "reserved"
+    return "allocated" if "allocated" in text else "reserved"
+
+
+def measured_bytes(row: dict[str, Any]) -> float:
+    """The peak a row states; raises InputError where its unit is not known."""
+    stated = positive(row, "peak_mem_gib")
+    if stated is not None:
+        return stated * GIB
+    printed = re.search(r"\d+(?:\.\d+)?", word(row, "peak_mem_printed"))
+    unit = word(row, "unit_printed")
+    if printed is None or word(row, "peak_mem_printed").startswith("<"):
+        raise InputError("no peak is stated")
+    value = float(printed[0])
+    if unit.lower().startswith("bytes"):
+        return value
+    if unit.lower().startswith("mib"):
+        return value * 2.0**20
+    if "1e9" in unit:
+        return value * GB
+    shared = re.search(r"SUM over (\d+)", unit)
+    # Tools print MiB / 1024 and call it GB.
+    return value * GIB / (float(shared[1]) if shared else 1.0)
+
+
+def _workload(row: dict[str, Any], setup: Setup) -> Workload:
+    method = f"{word(row, 'method')} {word(row, 'model')}".lower()
+    dtype = word(row, "dtype").lower()
+    text = f"{method} {word(row, 'optimizer')}".lower()
+    optimizer = next((name for mark, name in _OPTIMIZERS if mark in text), "adamw")
+    precision = setup.workload.precision
+    mode = "lora" if "lora" in method else setup.workload.mode
+    bits = 16.0
+    if mode == "lora":
+        if re.search(r"nf4|int4|q-?lora|4-?bit|fp4", f"{method} {dtype}"):
+            bits = 4.127 if "dq" in method or "double" in method else 4.5
+        elif re.search(r"int8|8-?bit", f"{method} {dtype}"):
+            bits = 8.0
+        precision = Precision(
+            bits, 16.0, 16.0, 16.0, 16.0, precision.compute if precision.compute != "int8" else "bf16"
+        )
+    elif "bf16-true" in dtype or "bf16 states" in word(row, "optimizer").lower():
+        precision = Precision(16.0, 16.0, 16.0, 16.0, 16.0, "bf16")
+    notes = f"{method} {word(row, 'notes')}".lower()
+    return replace(
+        setup.workload,
+        mode=mode,
+        optimizer=optimizer,
+        precision=precision,
+        trains_embedding="emb" in word(row, "method").lower(),
+        fused_loss="liger" in notes and "no liger" not in notes and "without" not in word(row, "method").lower(),
+    )
+
+
+def _predict(row: dict[str, Any]) -> dict[str, Any]:
+    identifier = word(row, "id") or "?"
+    result: dict[str, Any] = {
+        "id": identifier, "source": publisher(identifier), "method": word(row, "method"), "seen": "", "device": word(row, "device"),
+        "stack": "", "kind": "", "tier": word(row, "tier"), "measured": np.nan, "low": np.nan, "mid": np.nan, "high": np.nan,
+        "baseline": np.nan, "inferred": "", "largest": "", "why": "",
+    }  # fmt: skip
+    try:
+        measured = measured_bytes(row)
+        setup = read_setup(row)
+        parts, stage = parts_of(row, setup)
+    except CapacityError as error:
+        result["why"] = str(error)
+        return result
+    except (ArithmeticError, ValueError, TypeError, KeyError) as error:
+        result["why"] = f"cannot be read: {type(error).__name__} ({str(error)[:60]})"
+        return result
+    del stage
+    seen = seen_of(row)
+    mid = as_seen(parts, seen)
+    span = composed_interval("memory", "training_memory", setup.profile)
+    largest = max(parts, key=lambda name: parts[name])
+    return result | {
+        "seen": seen,
+        "stack": setup.stack,
+        "kind": setup.kind,
+        "measured": measured,
+        "mid": mid,
+        "low": mid * span.low,
+        "high": mid * span.high,
+        "baseline": trivial_bytes(setup),
+        "inferred": "; ".join(setup.inferred),
+        "largest": f"{largest} {parts[largest] / mid:.0%}",
+        "why": _reason(setup, mid / measured, f"{largest} {parts[largest] / mid:.0%}"),
+    }
+
+
+def _reason(setup: Setup, ratio: float, largest: str) -> str:
+    if 0.8 <= ratio <= 1.25:
+        return ""
+    return "inferred: " + "; ".join(setup.inferred) if setup.inferred else f"{largest} of the peak"
+
+
+def parts_of(row: dict[str, Any], setup: Setup) -> tuple[dict[str, float], str]:
+    """Bytes by part on the rank whose memory was printed."""
+    workload, plan = _workload(row, setup), setup.plan
+    if word(row, "offload"):
+        plan = replace(plan, offload=("optimizer",))
+    weights = weights_of(lower(setup.model, feeding.feed(setup.model, 1.0, 1.0)))
+    stage = "last" if "logging rank" in word(row, "mem_kind").lower() and plan.pp > 1.0 else ""
+    parts = training_memory(
+        setup.model, weights, workload, plan, setup.rounds, setup.profile.context_bytes,
+        stack=setup.stack, fused_attention=setup.attention != "standard", stage=stage,
+    )  # fmt: skip
+    return parts, stage
+
+
+def trivial_bytes(setup: Setup) -> float:
+    """States and activations as a spreadsheet counts them."""
+    from capacity.estimators.lowering import parameter_count
+
+    plan = setup.plan
+    params = parameter_count(lower(setup.model, feeding.feed(setup.model, 1.0, 1.0)))
+    states = TRIVIAL_STATE_BYTES if setup.workload.mode != "lora" else 2.0
+    shards = plan.tp * plan.pp * (plan.dp if plan.zero >= 3 else 1.0)
+    tokens = plan.micro_batch * setup.workload.seq_len / plan.cp
+    kept = 2.0 if plan.recompute == "full" else TRIVIAL_ACTIVATION_BYTES / plan.tp
+    return params * states / shards + tokens * setup.model.hidden * feeding.layer_count(setup.model) * kept
+
+
+def validate(data: str | None) -> dict[str, Any]:
+    """Score every peak of a table, or of the project's own; see `capacity.validation.validate`."""
+    table = read_runs(data, "memory", NEEDED)
+    rows = pd.DataFrame([_predict(row) for row in table.to_dict("records")])
+    unpriced = rows[rows["mid"].isna()]
+    return {
+        "schema": scoring.SCHEMA,
+        "kind": "memory",
+        "overall": scoring.score(rows, METRIC),
+        "groups": scoring.groups(rows, METRIC, VIEWS.values()),
+        "worst": scoring.worst(rows, "byte"),
+        "unpriced": {str(why): int(count) for why, count in unpriced["why"].value_counts().items()},
+        "views": VIEWS,
+        "baselines": {"baseline_mdape": "by hand"},
+        "rows": rows,
+    }
