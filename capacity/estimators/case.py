@@ -92,6 +92,7 @@ KEYS = (
     "grid",
     "catalogue",
     "stack",
+    "weight_bits",
     "engine",
     "attention_dp",
     "length_spread",

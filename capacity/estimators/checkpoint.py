@@ -18,19 +18,20 @@ _WIDE = ("bf16", 2.0)
 _LEAST_HEAD_BITS = 6.56
 
 
-def checkpoint_formats(model: ModelSpec, word: str) -> dict[str, tuple[str, float]]:
+def checkpoint_formats(model: ModelSpec, word: str, stated_bits: float | None = None) -> dict[str, tuple[str, float]]:
     """Format and stored bytes of a weight by precision group, "" for any other.
 
-    word: a key of FORMATS. A model that was published in this format keeps what its publisher kept.
+    word: a key of FORMATS; stated_bits: effective bits where they differ from that format's usual ones. A model that was published in this format keeps what its publisher kept.
     """
-    bits, _ = FORMATS[word]
+    usual_bits, _ = FORMATS[word]
+    bits = stated_bits or usual_bits
     format = kernel_format(word)
     if bits >= 16.0:
         return {"": (format, bits / 8.0)}
     mixture = has_experts(model)
     if word == "fp8" and mixture:
         format = "fp8_block"
-    if model.weight_bits and model.weight_format == word:
+    if model.weight_bits and model.weight_format == word and stated_bits is None:
         return {
             group: (format, width / 8.0) if width < 12.0 else _WIDE for group, width in model.weight_bits.items()
         } | dict.fromkeys(KEPT_GROUPS, _WIDE)

@@ -13,21 +13,33 @@ if TYPE_CHECKING:
 # Shares of the power limit, idle and at full activity, in published measurements of data-centre GPUs.
 IDLE_SHARE = 0.15
 BUSY_SHARE = 0.95
+# Of the limit, on average over training runs.
+TRAINING_SHARE = 0.75
 # Where no power limit is published.
 DEFAULT_TDP_W = 300.0
 JOULES_PER_KWH = 3.6e6
 
 
-def power_of(cluster: Cluster, compute_utilisation: float, memory_utilisation: float, factor: float = 1.0) -> float:
-    """Power the cluster draws from the grid."""
+def training_share(limit_share: float = 1.0) -> float:
+    """Share of the power limit that training draws on average; of a lowered limit more of it is used."""
+    return TRAINING_SHARE + (1.0 - TRAINING_SHARE) * (1.0 - limit_share) * 0.5
+
+
+def device_power_of(cluster: Cluster, compute: float, memory: float, factor: float = 1.0) -> float:
+    """Power of one device at a share of its peak and of its bandwidth."""
     tdp = cluster.device.tdp_w if cluster.device.tdp_w is not None else DEFAULT_TDP_W
-    each = energy.device_power_w(
+    return energy.device_power_w(
         tdp,
         sourced(IDLE_SHARE * factor, "idle share", "published power measurements", "default"),
         sourced(BUSY_SHARE * factor, "busy share", "published power measurements", "default"),
-        compute_utilisation,
-        memory_utilisation,
+        compute,
+        memory,
     )
+
+
+def power_of(cluster: Cluster, compute_utilisation: float, memory_utilisation: float, factor: float = 1.0) -> float:
+    """Power the cluster draws from the grid."""
+    each = device_power_of(cluster, compute_utilisation, memory_utilisation, factor)
     return energy.site_power_w(
         each, sourced(float(cluster.devices), "devices"), cluster.host_w, float(cluster.nodes), cluster.pue
     )

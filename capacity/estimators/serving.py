@@ -11,7 +11,7 @@ from capacity.estimators.checkpoint import checkpoint_formats, is_gguf
 from capacity.estimators.composed import composed_interval
 from capacity.estimators.intervals import Uncertain, Value, with_intervals
 from capacity.estimators.lowering import Tokens, active_parameter_count, lower, model_flop
-from capacity.estimators.power import emissions, power_of
+from capacity.estimators.power import device_power_of, emissions, power_of
 from capacity.estimators.pricing import peak_flop_per_s
 from capacity.estimators.replica import (
     PERSONAL,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from capacity.estimators.case import Case
     from capacity.estimators.intervals import Account
     from capacity.estimators.replica import Load
-    from capacity.spec.device import Cluster
+    from capacity.spec.device import Cluster, Device
     from capacity.spec.estimate import Quantity
     from capacity.spec.op import Op
 
@@ -117,7 +117,7 @@ def read_service(case: Case) -> tuple[Workload, Service]:
         "one user" if personal else "requests in flight per replica",
     )
     word = _weight_format(case, personal)
-    engine = load_engine(_engine_name(case, word, personal), case.cluster.device.kind)
+    engine = load_engine(_engine_name(case, word, personal), processor(case.cluster.device))
     note(
         "engine",
         f"{engine.name} {engine.versions}",
@@ -132,7 +132,7 @@ def read_service(case: Case) -> tuple[Workload, Service]:
     service = Service(
         engine=engine,
         word=word,
-        formats=checkpoint_formats(case.model, word),
+        formats=checkpoint_formats(case.model, word, case.number("weight_bits", "1", 1.0, 32.0)),
         kv_format={"fp8": "fp8", "int8": "int8", "int4": "int4", "nvfp4": "int4"}.get(cache, "bf16"),
         kv_bytes=kv_bits / 8.0,
         **_habits(case),
@@ -142,6 +142,16 @@ def read_service(case: Case) -> tuple[Workload, Service]:
         mode="serve", prompt_len=prompt, output_len=output, concurrency=concurrency, precision=precision
     )
     return workload, service
+
+
+def processor(device: Device) -> str:
+    """The kind of processor that computes: of phones and small boards the CPU."""
+    bare = device.kind == "edge" and (device.segment == "phone" or device.architecture in _WITHOUT_GPU)
+    return "CPU" if bare else device.kind
+
+
+# Architectures of small boards whose engines run on the processor cores.
+_WITHOUT_GPU = ("arm", "adreno", "riscv")
 
 
 def _weight_format(case: Case, personal: bool) -> str:
@@ -289,6 +299,7 @@ def _shared(
         used = min(work / (step * ranks * peak), 1.0)
         watts = power_of(cluster, used, share, factor.get("power", 1.0))
         item_j = energy.energy_j(watts, 1.0 / rate)
+        each = scaled(device_power_of(cluster, used, share, factor.get("power", 1.0)), plan.devices)
         values = {
             "device_memory": Value(cluster.device.memory_bytes, "byte", "of one device, as its vendor states it"),
             "memory_per_device": Value(
@@ -305,6 +316,8 @@ def _shared(
             "bandwidth_share": Value(share, "fraction", "of memory bandwidth in a step"),
             "power": Value(watts, "W", "drawn from the grid under this load"),
             f"energy_per_{item}": Value(item_j, "J", note),
+            "device_power": Value(each, "W", "of the devices alone, all replicas, as their own meters show it"),
+            f"device_energy_per_{item}": Value(energy.energy_j(each, 1.0 / rate), "J", "of the devices alone"),
             f"carbon_per_million_{item}s": Value(scaled(emissions(cluster, item_j), 1e6), "g", note),
         }
         if cluster.usd_per_device_hour is not None:
@@ -450,7 +463,7 @@ def _alternatives(case: Case, load: Load) -> tuple[dict[str, Any], ...]:
 
 def _on(service: Service, cluster: Cluster) -> Service:
     """The same service on another kind of device."""
-    return replace(service, engine=load_engine(service.engine.id, cluster.device.kind))
+    return replace(service, engine=load_engine(service.engine.id, processor(cluster.device)))
 
 
 def _warnings(case: Case, load: Load) -> tuple[str, ...]:

@@ -37,13 +37,13 @@ class Machine(Record):
 class Work(Record):
     """A case ready to run.
 
-    run: one run; or phases: named parts of one run, in order. flop and moved_bytes: what one run must do, counted by
+    run: one run; or phases: named parts of one run, in order; a name may come again. flop and moved_bytes: what one run must do, counted by
     hand, None where a count says nothing. facts: computed once, after the samples. close: gives resources back.
     sampler: takes the samples itself, for work of several processes: (effort) to (warm-ups, samples).
     """
 
     run: Callable[[], object] | None = None
-    phases: Mapping[str, Callable[[], object]] = {}
+    phases: tuple[tuple[str, Callable[[], object]], ...] = ()
     flop: float | None = None
     moved_bytes: float | None = None
     facts: Callable[[], Mapping[str, Any]] | None = None
@@ -88,4 +88,6 @@ class Case(Record):
 def _word(key: str, value: Any) -> str:
     if isinstance(value, bool):
         return key if value else ""
+    if isinstance(value, (list, tuple)):
+        return "x".join(str(one) for one in value)
     return str(value).replace("/", ".")

@@ -10,7 +10,7 @@ from capacity.spec.measurement import Sample
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable
 
 NS_PER_S = 1e9
 
@@ -72,13 +72,13 @@ class Clock:
         wall = (perf_counter_ns() - started) / NS_PER_S
         return self._reading(wall, loops, waited, faults, control, {})
 
-    def phased_sample(self, phases: Mapping[str, Callable[[], object]]) -> Sample:
+    def phased_sample(self, phases: Iterable[tuple[str, Callable[[], object]]]) -> Sample:
         """One run of a case in phases, each timed apart."""
         waited, faults = self._queue.waited_s(), _faults()
         parts: dict[str, float] = {}
         self._settle()
         begin = last = perf_counter_ns()
-        for name, run in phases.items():
+        for name, run in phases:
             run()
             self._settle()
             now = perf_counter_ns()

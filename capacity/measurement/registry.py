@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from capacity.errors import UnknownNameError
 from capacity.measurement.case import Case
 from capacity.measurement.kernels import ALL as KERNEL_FAMILIES
+from capacity.measurement.workloads import ALL as WORKLOAD_FAMILIES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from capacity.measurement.case import Kernel, Machine
 
-KERNELS: dict[str, Kernel] = {kernel.name: kernel for kernel in KERNEL_FAMILIES}
+KERNELS: dict[str, Kernel] = {kernel.name: kernel for kernel in (*KERNEL_FAMILIES, *WORKLOAD_FAMILIES)}
 
 
 def cases(profile: str, machine: Machine, patterns: Iterable[str] = ()) -> list[Case]:

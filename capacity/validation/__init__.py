@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 KINDS = {
     "kernels": "a folder of tables of measured kernels",
     "serving": "a table of runs of loaded servers",
+    "inference": "a table of runs of inference engines on one machine",
+    "energy": "a table of measured energies of inference and training",
     "training": "a table of training runs",
     "memory": "a table of peak memory of training",
 }

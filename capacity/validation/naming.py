@@ -62,6 +62,37 @@ def _model(name: str) -> ModelSpec:
     raise UnknownNameError("model", name, ids("models", ()))
 
 
+def model_of_shape(name: str, shape: dict[str, float | None]) -> ModelSpec:
+    """The model of a table's name, or a dense decoder of the shape the table gives.
+
+    shape: n_layers, hidden, ffn_hidden, n_heads, n_kv_heads, vocab. Raises UnknownNameError where one is blank too.
+    """
+    try:
+        return model_named(name)
+    except UnknownNameError:
+        needed = ("n_layers", "hidden", "ffn_hidden", "n_heads", "vocab")
+        if any(not shape.get(key) for key in needed):
+            raise
+    from capacity.importers.huggingface import from_config
+
+    whole = {key: int(value) for key, value in shape.items() if value}
+    heads = whole.get("n_kv_heads", whole["n_heads"])
+    config = {
+        "model_type": "llama",
+        "hidden_size": whole["hidden"],
+        "intermediate_size": whole["ffn_hidden"],
+        "num_hidden_layers": whole["n_layers"],
+        "num_attention_heads": whole["n_heads"],
+        "num_key_value_heads": heads if whole["n_heads"] % heads == 0 else whole["n_heads"],
+        "vocab_size": whole["vocab"],
+        "max_position_embeddings": 1_000_000,
+        "tie_word_embeddings": False,
+    }
+    model = from_config(config, source="the table's own columns", name=name.lower())
+    _models[name] = model
+    return model
+
+
 def device_named(name: str) -> Device:
     """The device of a table's name, whatever memory size, form or board is written around it. Raises UnknownNameError."""
     found = _devices.get(name)
@@ -82,23 +113,30 @@ def _device(name: str) -> Device | str:
     return name
 
 
+_CARD = re.compile(r"rtx|radeon|\brx\b|\barc\b|nvidia|\bamd\b|pro w\d|r9700")
+_VENDORS = re.compile(
+    r"\b(nvidia|amd|intel|vulkan|cuda|rocm|spark|qualcomm|apple silicon)\b|[()]|\b\d+ ?gi?b\b|\bmaxq\b|\bddr\d.*|\bcluster\b"
+)
+_CHIP = re.compile(r"\bm\d( (pro|max|ultra))?\b")
+
+
 def _spellings(name: str) -> list[str]:
-    text = name.lower().replace("\u2011", "-").strip()
-    inside = re.search(r"\(([^)]*)\)", text)
-    plain = re.sub(r"\([^)]*\)", "", text).strip()
-    found = [text, plain, plain.replace("_", "-")]
-    # A card in a small host: the card computes.
-    if inside and re.search(r"rtx|radeon|\brx\b|arc|nvidia|amd |h100|a100|\b\d{4}\b", inside[1]):
-        card = re.sub(r"\b(nvidia|amd|intel|vulkan|cuda|radeon)\b|[()]", "", inside[1]).strip()
-        found = [card, card.replace("rx ", "rx-"), f"rtx-{card}", *found]
-    for one in list(found):
-        short = re.sub(r"[ -]?\d+ ?g(i)?b\b.*", "", one).strip()
-        found.append(short)
-        cores = re.search(r"(\d+)[ -]?core", text)
-        if "m1" in one or "m2" in one or "m3" in one or "m4" in one or "m5" in one:
-            chip = re.search(r"m\d( (pro|max|ultra))?", one.replace("-", " "))
-            if chip:
-                spelt = "apple-" + chip[0].replace(" ", "-")
-                found += [f"{spelt}-{cores[1]}"] if cores else []
-                found.append(spelt)
-    return [re.sub(r"[\s_]+", "-", one.strip()) for one in found if one.strip()]
+    """What a device may be called in the catalogue, most telling first."""
+    text = name.lower().replace("\u2011", "-").replace("_", "-").strip()
+    whole = re.sub(r"^\d+x ", "", re.sub(r" \d+s$", "", text))
+    inside = re.search(r"\((.*)\)", whole)
+    note = inside[1] if inside else ""
+    plain = re.sub(r"\(.*\)", "", whole).strip()
+    plain = re.split(r" - | \+ |,", plain)[0].strip()
+    found = [whole, plain, re.sub(r"[ -]\d+ ?gi?b\b.*", "", plain)]
+    if _CARD.search(note) and "spark" not in note:
+        # A card in a small host: the card computes.
+        card = _VENDORS.sub("", note).strip()
+        found = [card, f"rtx {card}", f"rx {card}", *found]
+    chip = None if _CARD.search(whole) or "cm5" in whole or "pi " in whole else _CHIP.search(whole.replace("-", " "))
+    if chip:
+        spelt = f"apple {chip[0]}"
+        cores = re.search(r"(\d+)[ -]?core gpu", whole)
+        found = [f"{spelt} cpu", spelt] if "cpu" in whole else [f"{spelt} {cores[1]}" if cores else spelt, spelt]
+    cleaned = [re.sub(r"[\s-]+", "-", one.strip(" -")) for one in (*found, *(_VENDORS.sub("", one) for one in found))]
+    return [one for one in dict.fromkeys(cleaned) if one]

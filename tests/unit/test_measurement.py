@@ -52,7 +52,7 @@ def test_a_sample_is_as_long_as_what_it_times():
 
 
 def test_phases_add_up_to_the_sample():
-    sample = Clock().phased_sample({"long": lambda: time.sleep(0.02), "short": lambda: time.sleep(0.005)})
+    sample = Clock().phased_sample([("long", lambda: time.sleep(0.02)), ("short", lambda: time.sleep(0.005))])
     assert sample.parts_s["long"] > sample.parts_s["short"] >= 0.005
     assert sum(sample.parts_s.values()) == pytest.approx(sample.wall_s)
 

@@ -37,9 +37,10 @@ def _calls(device: str) -> dict[str, Callable[[], object]]:
     heads = torch.randn(1, 1, SIDE, SIDE, device=device)
     linear = torch.nn.Linear(SIDE, SIDE, device=device)
     norm = torch.nn.LayerNorm(SIDE, device=device)
-    layers = torch.nn.Sequential(
-        *(part for _ in range(3) for part in (torch.nn.Linear(SIDE, SIDE), torch.nn.ReLU()))
-    ).to(device)
+    with torch.device(device):
+        layers = torch.nn.Sequential(
+            *(part for _ in range(3) for part in (torch.nn.Linear(SIDE, SIDE), torch.nn.ReLU()))
+        )
 
     def without_gradient(call: Callable[[], object]) -> Callable[[], object]:
         def run() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from capacity.measurement import opaque
 from capacity.measurement.case import FULL, Kernel, NotSupportedError, Work
 from capacity.measurement.kernels.operands import rotated
 
@@ -35,6 +36,10 @@ def linear(kind: str, weight: Any) -> tuple[Callable[[], Callable[[Any], Any]], 
 
     outputs, inputs = weight.shape
     aten = torch.ops.aten
+    if opaque.tracing():
+        stored = int(outputs * inputs * BITS[kind] / 8.0)
+        dtype = torch.float32 if kind == "int8-dynamic" else torch.bfloat16
+        return (lambda: opaque.product(kind, outputs, inputs, stored)), stored, dtype
     if kind == "int8-weight":
         scale = weight.float().abs().amax(1).clamp_min(1e-8) / 127.0
         packed = (weight.float() / scale[:, None]).round().clamp(-128, 127).to(torch.int8)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from capacity.measurement import opaque
 from capacity.measurement.case import FULL, Kernel, NotSupportedError, Work
 from capacity.measurement.kernels.operands import dtype_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
     from capacity.measurement.case import Machine
+
+INDEX_BYTES = 4
 
 
 def _cases(profile: str, machine: Machine) -> Iterable[dict[str, Any]]:
@@ -66,14 +69,28 @@ def _build(parameters: Mapping[str, Any], machine: Machine) -> Work:
 
         half = to_sparse_semi_structured(pruned_2of4(weight).to(dtype))
         return Work(run=lambda: torch.mm(half, inputs), flop=2.0 * m * n * k * 0.5)
-    matrix = csr(pruned(weight, zeros).to(dtype))
-    stored = matrix.values().numel() * (4 + 4) + matrix.crow_indices().numel() * 4
+    call, stored, _ = linear(weight.to(dtype), zeros)
+    rows = inputs.t()
+    kept = (stored - (n + 1) * INDEX_BYTES) / (INDEX_BYTES + 4)
     return Work(
-        run=lambda: matrix @ inputs,
-        flop=2.0 * m * matrix.values().numel(),
+        run=lambda: call(rows),
+        flop=2.0 * m * kept,
         moved_bytes=float(stored + (m * k + m * n) * 4),
         facts=lambda: {"weight_bytes": stored},
     )
+
+
+def linear(weight: Any, zeros: float) -> tuple[Callable[[Any], Any], int, Any]:
+    """A product with the pruned weight in CSR: the call on (rows, inputs), the bytes stored, the dtype it takes."""
+    import torch
+
+    outputs, inputs = weight.shape
+    kept = max(int(weight.numel() * (1.0 - zeros)), 1)
+    stored = kept * (4 + INDEX_BYTES) + (outputs + 1) * INDEX_BYTES
+    if opaque.tracing():
+        return opaque.product("csr", outputs, inputs, stored, density=kept / weight.numel()), stored, torch.float32
+    matrix = csr(pruned(weight.float(), zeros))
+    return (lambda x: (matrix @ x.t()).t()), stored, torch.float32
 
 
 FAMILIES = (Kernel("linear-sparse", "products with pruned weights", _cases, _build),)

@@ -1,0 +1,134 @@
+"""Where operands lie: a small model of allocator and caches that a trace runs through.
+
+Storage that dies leaves its block to the next result of that size, as allocators do; blocks used most recently are in
+the caches. It knows sizes of caches and nothing of speeds.
+"""
+
+from __future__ import annotations
+
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from capacity.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# Above this the C library maps fresh pages for every block and gives them back when it dies.
+FRESH_BYTES = 32 * 2**20
+# Share of a cache that operands keep against everything else that passes through it.
+KEPT = 0.75
+MIB = 2**20
+
+
+class Caches(Record):
+    """Sizes in bytes: private caches of the cores used together, and the last level."""
+
+    inner_bytes: float = 1.0 * MIB
+    last_bytes: float = 32.0 * MIB
+
+
+class Use(Record):
+    """Bytes of an op's operands by place."""
+
+    near_bytes: float = 0.0
+    far_bytes: float = 0.0
+    fresh_bytes: float = 0.0
+
+
+class Residency:
+    """Blocks of memory in the order of their last use."""
+
+    def __init__(self, caches: Caches) -> None:
+        self._caches = caches
+        self._owners: dict[int, tuple[Any, int]] = {}  # storage to (its life, its block)
+        self._free: dict[int, list[int]] = {}  # blocks that nobody owns, by size
+        self._recent: dict[int, int] = {}  # block to size, last used at the end
+        self._next = 0
+        self.alive_bytes = 0
+        self.peak_bytes = 0
+
+    def _collect(self) -> None:
+        for key, (life, block) in list(self._owners.items()):
+            if life.expired():
+                size = self._recent.get(block, 0)
+                del self._owners[key]
+                self.alive_bytes -= size
+                if size > FRESH_BYTES:
+                    self._recent.pop(block, None)
+                else:
+                    self._free.setdefault(size, []).append(block)
+
+    def block(self, storage: Any) -> tuple[int, bool]:
+        """The block of a storage, and whether it was given one just now."""
+        key = storage._cdata
+        known = self._owners.get(key)
+        if known is not None and not known[0].expired():
+            return known[1], False
+        self._collect()
+        size = storage.nbytes()
+        free = self._free.get(size)
+        if free:
+            block = free.pop()
+        else:
+            self._next += 1
+            block = self._next
+        self._owners[key] = (StorageWeakRef(storage), block)
+        self._recent.setdefault(block, size)
+        self.alive_bytes += size
+        self.peak_bytes = max(self.peak_bytes, self.alive_bytes)
+        return block, True
+
+    def held(self, weight: object, size: int) -> int:
+        """The block of something that is no tensor and lives as long as the trace."""
+        key = -id(weight)
+        if key not in self._owners:
+            self._next += 1
+            self._owners[key] = (_Forever(weight), self._next)
+            self._recent[self._next] = size
+            self.alive_bytes += size
+            self.peak_bytes = max(self.peak_bytes, self.alive_bytes)
+        return self._owners[key][1]
+
+    def use(self, touched: dict[int, float], fresh: set[int]) -> Use:
+        """Look where the blocks of an op lie, then make them the most recent. touched: bytes by block."""
+        near = far = new = 0.0
+        sizes = self._recent
+        for block, amount in touched.items():
+            if block in fresh and sizes[block] > FRESH_BYTES:
+                new += amount
+                continue
+            before = self._more_recent(block)
+            inner = _share(self._caches.inner_bytes * KEPT - before, amount)
+            last = _share(self._caches.last_bytes * KEPT - before, amount)
+            near += amount * (max(last - inner, 0.0))
+            far += amount * (1.0 - last)
+        for block in touched:
+            size = sizes.pop(block)
+            sizes[block] = size
+        return Use(near, far, new)
+
+    def _more_recent(self, block: int) -> float:
+        total = 0.0
+        most = self._caches.last_bytes
+        for other in reversed(self._recent):
+            if other == block or total > most:
+                return total
+            total += self._recent[other]
+        return total
+
+
+class _Forever:
+    """The life of what is kept."""
+
+    def __init__(self, kept: object) -> None:
+        self._kept = kept
+
+    @staticmethod
+    def expired() -> bool:
+        """Never."""
+        return False
+
+
+def _share(room: float, amount: float) -> float:
+    return min(max(room / max(amount, 1.0), 0.0), 1.0)

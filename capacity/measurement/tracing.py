@@ -1,0 +1,306 @@
+"""A workload lowered to its library calls, without running it: tensors exist as shapes only.
+
+    trace_case(case, machine, caches)   any kernel or workload of the registry
+    trace_module(module, inputs, ...)   any nn.Module, with its backward pass and optimizer if wanted
+
+The same calls are seen that the real run makes, because shapes pass through the real dispatcher.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from capacity.measurement import opaque
+from capacity.measurement.registry import KERNELS
+from capacity.measurement.residency import Caches, Residency
+from capacity.record import replace
+from capacity.spec.trace import Trace, TracedOp
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
+
+    from capacity.measurement.case import Case, Machine, Work
+
+_NAMES = {
+    torch.float32: "fp32", torch.float64: "fp64", torch.bfloat16: "bf16", torch.float16: "fp16", torch.int8: "int8",
+    torch.float8_e4m3fn: "fp8", torch.int64: "int64", torch.int32: "int32", torch.bool: "bool",
+}  # fmt: skip
+_PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "_int_mm", "_scaled_mm", "linear", "mkldnn_linear", "_linear_pointwise")
+_ATTENTION = ("_scaled_dot_product", "_flash_attention", "_efficient_attention")
+# Written without being read, and operands of which only the rows asked for are read.
+_OVERWRITES = ("copy_", "fill_", "zero_")
+_LOOK_UPS = ("embedding", "index", "index_select", "gather")
+_SKIPPED = ("prim", "prims", "profiler")
+# Calls that make a tensor and touch nothing.
+_EMPTY = ("empty", "empty_like", "new_empty", "new_empty_strided", "empty_strided", "lift_fresh", "_to_copy_view")
+# What a kernel may run through before its caches are in the state of every later run.
+MOST_RUNS = 80
+
+
+class Tracer(TorchDispatchMode):
+    """Writes a row for each call of the library."""
+
+    def __init__(self, residency: Residency) -> None:
+        super().__init__()
+        self.residency = residency
+        self.rows: list[TracedOp] = []
+        self.phase = ""
+        self.modules: dict[str, float] = {}
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = function(*args, **kwargs)
+        space, _, name = function.name().partition("::")
+        if space not in _SKIPPED:
+            self._add(function, name.split(".", maxsplit=1)[0], args, kwargs, result)
+        return result
+
+    def called(self) -> None:
+        """A Python module was called."""
+        self.modules[self.phase] = self.modules.get(self.phase, 0.0) + 1.0
+
+    def product(
+        self, form: str, x: Any, outputs: int, inputs: int, stored: float, density: float, weight: object
+    ) -> Any:
+        """A product with a weight that cannot be traced."""
+        m = x.numel() // inputs
+        known = len(self.rows)
+        result = x.new_empty(m, outputs)
+        del self.rows[known:]  # the allocation just made
+        block = self.residency.held(weight, int(stored))
+        touched: dict[int, float] = {block: stored}
+        fresh = self._touch(touched, (x, result))
+        use = self.residency.use(touched, fresh)
+        self.rows.append(
+            TracedOp(
+                f"linear-{form}", "product", _name(x.dtype), self.phase, m=float(m), n=float(outputs), k=float(inputs),
+                flop=2.0 * m * outputs * inputs * density, elements=float(max(x.numel(), result.numel())), **_places(use),
+            )
+        )  # fmt: skip
+        return result
+
+    def _touch(self, touched: dict[int, float], tensors: Sequence[Any]) -> set[int]:
+        fresh = set()
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            block, new = self.residency.block(storage)
+            amount = float(min(tensor.numel() * tensor.element_size(), storage.nbytes()))
+            touched[block] = touched.get(block, 0.0) + amount
+            if new:
+                fresh.add(block)
+        return fresh
+
+    def _add(self, function: Any, name: str, args: Any, kwargs: Any, result: Any) -> None:
+        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        written = _written(function)
+        nodes = float(torch.is_grad_enabled() and any(one.requires_grad for one in inputs))
+        dtype = _name((outputs or inputs)[0].dtype) if outputs or inputs else ""
+        if name.startswith("_scaled_mm"):
+            dtype = "fp8"
+        elif name == "_int_mm":
+            dtype = "int8"
+        storages = {one.untyped_storage()._cdata for one in inputs}
+        aliases = bool(outputs) and all(one.untyped_storage()._cdata in storages for one in outputs)
+        if function.is_view or (aliases and not written) or name in _EMPTY:
+            for tensor in outputs:
+                self.residency.block(tensor.untyped_storage())
+            self.rows.append(TracedOp("view", "view", "", self.phase, nodes=nodes))
+            return
+        touched: dict[int, float] = {}
+        fresh = self._touch(touched, [one for one in outputs if one.untyped_storage()._cdata not in storages])
+        read = inputs
+        if name in _LOOK_UPS:
+            read = inputs[1:]
+            block, _ = self.residency.block(inputs[0].untyped_storage())
+            touched[block] = float(sum(one.numel() * one.element_size() for one in outputs))
+        self._touch(touched, read)
+        if written and name not in _OVERWRITES:
+            for tensor in outputs:
+                block, _ = self.residency.block(tensor.untyped_storage())
+                touched[block] = touched.get(block, 0.0) + float(tensor.numel() * tensor.element_size())
+        use = self.residency.use(touched, fresh)
+        elements = float(max((one.numel() for one in (*inputs, *outputs)), default=0))
+        if name in _LOOK_UPS:
+            elements = float(max(one.numel() for one in outputs))
+        row = TracedOp(name, _kind(function, name), dtype, self.phase, elements=elements, nodes=nodes, **_places(use))
+        self.rows.append(_shaped(row, name, args, kwargs, inputs, outputs))
+
+
+def _places(use: Any) -> dict[str, Any]:
+    return {"near_bytes": use.near_bytes, "far_bytes": use.far_bytes, "fresh_bytes": use.fresh_bytes}
+
+
+def _name(dtype: Any) -> str:
+    return _NAMES.get(dtype, str(dtype).removeprefix("torch."))
+
+
+def _written(function: Any) -> bool:
+    return any(
+        argument.alias_info is not None and argument.alias_info.is_write for argument in function._schema.arguments
+    )
+
+
+def _kind(function: Any, name: str) -> str:
+    if name in _PRODUCTS:
+        return "product"
+    if name.startswith(_ATTENTION):
+        return "attention"
+    if name.startswith(("convolution", "mkldnn_convolution")):
+        return "convolution"
+    if "rnn_layer" in name:
+        return "recurrent"
+    if torch.Tag.pointwise in function.tags:
+        return "pointwise"
+    return "other"
+
+
+def _shaped(row: TracedOp, name: str, args: Any, kwargs: Any, inputs: list[Any], outputs: list[Any]) -> TracedOp:
+    """The row with what its kind needs: shapes and floating-point operations."""
+    if row.kind == "product":
+        matrices = [one for one in inputs if one.dim() >= 2][-2:]
+        if len(matrices) < 2:
+            return row
+        left, right = matrices
+        out = outputs[0]
+        k = float(left.shape[-1])
+        n = float(out.shape[-1])
+        batch = float(out.shape[0]) if out.dim() == 3 and right.dim() == 3 else 1.0
+        m = out.numel() / n / batch
+        layout = ("t" if left.stride(-1) != 1 and left.shape[-1] > 1 else "n") + ("t" if right.stride(-1) != 1 else "n")
+        return replace(row, batch=batch, m=m, n=n, k=k, layout=layout, flop=2.0 * batch * m * n * k)
+    if row.kind == "attention":
+        backward = "backward" in name
+        query, key, value = inputs[1:4] if backward else inputs[:3]
+        b, h, q, size = query.shape
+        keys = key.shape[-2]
+        causal = any(argument is True for argument in args) or bool(kwargs.get("is_causal"))
+        flop = 2.0 * b * h * q * keys * (size + value.shape[-1]) * (0.5 if causal and q > 1 else 1.0)
+        return replace(
+            row, batch=float(b * h), m=float(q), n=float(keys), k=float(size), flop=flop * (2.5 if backward else 1.0)
+        )
+    if row.kind == "convolution":
+        backward = "backward" in name
+        weight = inputs[2] if backward else inputs[1]
+        result = inputs[0] if backward else outputs[0]
+        passes = 1.0
+        if backward:
+            mask = next(
+                (
+                    one
+                    for one in reversed(args)
+                    if isinstance(one, (list, tuple)) and all(isinstance(x, bool) for x in one)
+                ),
+                [True, True],
+            )
+            passes = float(sum(mask[:2]))
+        flop = 2.0 * result.numel() * weight[0].numel() * passes
+        channels_last = inputs[1 if backward else 0].is_contiguous(memory_format=torch.channels_last)
+        return replace(
+            row, flop=flop, m=float(result.numel() // result.shape[1]), n=float(weight.shape[0]), k=float(weight[0].numel()),
+            layout="last" if channels_last and weight[0].numel() > weight.shape[1] else "first", batch=passes,
+        )  # fmt: skip
+    if row.kind == "recurrent":
+        x, hidden = inputs[0], inputs[2].shape[-1]
+        flop = 2.0 * x.numel() / x.shape[-1] * inputs[1].shape[0] * (x.shape[-1] + hidden)
+        return replace(row, flop=flop * (2.0 if "backward" in name else 1.0))
+    return row
+
+
+@contextmanager
+def _shapes_only(tracer: Tracer) -> Iterator[None]:
+    opaque.listen(tracer)
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(lambda *_: tracer.called())
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            yield
+    finally:
+        hook.remove()
+        opaque.leave()
+
+
+def trace_case(case: Case, machine: Machine, caches: Caches) -> Trace:
+    """The ops of one run of a case in the steady state of its caches; raises whatever torch does where shapes do not suffice."""
+    tracer = Tracer(Residency(caches))
+    with _shapes_only(tracer):
+        work = KERNELS[case.kernel].build(case.parameters, machine)
+        return _traced(work, tracer, caches)
+
+
+def trace_module(
+    module: Callable[[], Any],
+    caches: Caches,
+    *,
+    loss: Callable[[Any], Any] | None = None,
+    optimizer: Callable[[Any], Any] | None = None,
+    inputs: Callable[[], tuple[Any, ...]],
+) -> Trace:
+    """The ops of one step of any network.
+
+    module, inputs: make it and its positional inputs; both are called with tensors as shapes, so no memory is taken. loss: of
+    the result, for a backward pass; optimizer: made of the parameters, for an update.
+    """
+    from capacity.measurement.case import Work
+
+    tracer = Tracer(Residency(caches))
+    with _shapes_only(tracer):
+        network, given = module(), inputs()
+        update = optimizer(network.parameters()) if optimizer else None
+        held: dict[str, Any] = {}
+
+        def forward() -> None:
+            with torch.set_grad_enabled(loss is not None):
+                held["result"] = network(*given)
+
+        def backward() -> None:
+            loss(held.pop("result")).backward()  # type: ignore[misc]
+
+        def step() -> None:
+            update.step()  # type: ignore[union-attr]
+            update.zero_grad(set_to_none=True)  # type: ignore[union-attr]
+
+        phases: list[tuple[str, Callable[[], object]]] = [("forward", forward)]
+        if loss is not None:
+            phases.append(("backward", backward))
+        if update is not None:
+            phases.append(("optimizer", step))
+        return _traced(Work(phases=tuple(phases)), tracer, caches)
+
+
+def _traced(work: Work, tracer: Tracer, caches: Caches) -> Trace:
+    """Run often enough to fill the caches with what is used again, then keep one more run."""
+    phases = work.phases or (("", work.run),)
+
+    def once() -> None:
+        for name, run in phases:
+            tracer.phase = name
+            assert run is not None
+            run()
+
+    with tracer:
+        once()
+        touched = sum(row.near_bytes + row.far_bytes + row.fresh_bytes for row in tracer.rows)
+        tracer.rows.clear()
+        # A kernel that turns through cold operands comes back to the first after the caches are full.
+        runs = 1 if work.phases else int(min(max(4.0 * caches.last_bytes / max(touched, 1.0), 1.0), MOST_RUNS))
+        for _ in range(runs):
+            tracer.rows.clear()
+            tracer.modules.clear()
+            once()
+    names = tuple(dict.fromkeys(name for name, _ in phases))
+    return Trace(_grouped(tracer.rows), dict(tracer.modules), float(tracer.residency.peak_bytes), names)
+
+
+def _grouped(rows: Sequence[TracedOp]) -> tuple[TracedOp, ...]:
+    """Equal calls as one row with their number."""
+    counts: dict[TracedOp, float] = {}
+    for row in rows:
+        counts[row] = counts.get(row, 0.0) + 1.0
+    return tuple(replace(row, calls=count) for row, count in counts.items())

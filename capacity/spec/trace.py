@@ -1,0 +1,42 @@
+"""What a program does, op by op: the rows a tracer writes and the laws of a machine price."""
+
+from __future__ import annotations
+
+from capacity.record import Record
+
+
+class TracedOp(Record):
+    """Calls of one library op on operands of known size and place.
+
+    name: the library's, as "mm" or "native_layer_norm". kind: "product", "attention", "convolution", "recurrent", "pointwise",
+    "view" or "other". phase: which part of the workload. calls: how often in a run. batch, m, n, k: of products. flop: of
+    products, attention and convolutions. elements: the most numbers any operand holds. near_bytes: operands in the last-level
+    cache, far_bytes: in memory; those in the first levels cost no traffic. fresh_bytes: of results for which the system gives
+    untouched pages. nodes: recorded for a backward pass. modules: calls of Python modules around the op.
+    """
+
+    name: str
+    kind: str
+    dtype: str
+    phase: str = ""
+    calls: float = 1.0
+    batch: float = 1.0
+    m: float = 0.0
+    n: float = 0.0
+    k: float = 0.0
+    layout: str = ""
+    flop: float = 0.0
+    elements: float = 0.0
+    near_bytes: float = 0.0
+    far_bytes: float = 0.0
+    fresh_bytes: float = 0.0
+    nodes: float = 0.0
+
+
+class Trace(Record):
+    """All ops of one run of a workload. modules: calls of Python modules, by phase; peak_bytes: most that was alive at once."""
+
+    ops: tuple[TracedOp, ...]
+    modules: dict[str, float] = {}
+    peak_bytes: float = 0.0
+    phases: tuple[str, ...] = ()

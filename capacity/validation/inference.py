@@ -1,0 +1,325 @@
+"""Inference on one machine: decode and prefill speed and peak memory, against measured runs.
+
+Each row is asked as a user would ask it: model, device, engine, format, lengths, requests. What a row does not say is
+inferred, and "assumed" says what.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+
+from capacity.errors import CapacityError
+from capacity.estimators.case import FORMATS, read_case
+from capacity.estimators.serving import processor, serving_quantities
+from capacity.validation import scoring
+from capacity.validation.naming import device_named, model_of_shape
+from capacity.validation.serving import baseline_of
+from capacity.validation.tables import number, read_runs, word
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from capacity.spec.device import Device
+    from capacity.spec.model import ModelSpec
+
+COLUMNS = ("model", "device", "engine", "metric", "value")
+VIEWS = {
+    "load": ("load",),
+    "engine": ("load", "class"),
+    "kind": ("load", "kind"),
+    "device": ("load", "device"),
+    "model": ("load", "model"),
+}
+SHAPE = ("n_layers", "hidden", "ffn_hidden", "n_heads", "n_kv_heads", "vocab")
+# What a row's metric is scored as. Speeds are scored as speeds, whatever the row calls them.
+SCORED = {
+    "decode_tps": "decode_tps",
+    "itl_ms": "decode_tps",
+    "total_tps": "total_tps",
+    "requests_per_s": "requests_per_s",
+    "prefill_tps": "prefill_tps",
+    "ttft_ms": "prefill_tps",
+    "latency_ms": "latency_ms",
+    "peak_memory_gb": "peak_memory_bytes",
+}
+# Prompts where a row names none, by what is measured.
+USUAL_PROMPT = {"decode_tps": 16.0, "prefill_tps": 512.0}
+USUAL_OUTPUT = 128.0
+
+
+def validate(path: str | None) -> dict[str, Any]:
+    """Score a table of inference runs; see `capacity.validation.validate`."""
+    rows = predict(read_runs(path, "inference", COLUMNS))
+    found: list[dict[str, Any]] = []
+    for metric in sorted(rows["metric"].unique()):
+        part = rows[rows["metric"] == metric]
+        found.append({"by": {}, **scoring.score(part, metric)})
+        found += scoring.groups(part, metric, VIEWS.values())
+        gpus = part[part["kind"].isin(("GPU", "Apple")) & ~part["class"].isin(("pytorch", "transformers"))]
+        if len(gpus):
+            found += [
+                group | {"by": group["by"] | {"engines": "GPU engines"}}
+                for group in scoring.groups(gpus, metric, (("load",),))
+            ]
+    unpriced = rows[rows["mid"].isna()]
+    single = rows[(rows["metric"] == "decode_tps") & (rows["load"] == "single")]
+    return {
+        "schema": scoring.SCHEMA,
+        "kind": "inference",
+        "overall": scoring.score(single, "decode_tps"),
+        "groups": found,
+        "worst": scoring.worst(rows, ""),
+        "unpriced": {str(why): int(count) for why, count in unpriced["why"].value_counts().items()},
+        "views": VIEWS,
+        "rows": rows,
+    }
+
+
+def predict(table: pd.DataFrame) -> pd.DataFrame:
+    """A row for each run, and one more where it states its memory: measured, low, mid, high, and why not priced."""
+    found: list[dict[str, Any]] = []
+    for index, row in enumerate(table.to_dict("records")):
+        found += _predicted(row, str(row.get("id", f"inference-{index}")))
+    return pd.DataFrame(found)
+
+
+def _predicted(row: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    common: dict[str, Any] = {"id": key, "model": row["model"], "device": row["device"], "engine": row["engine"]}
+    common |= {"load": load_of(row), "class": "", "kind": ""}
+    answers: dict[str, tuple[float, float, float]] = {}
+    baseline: dict[str, float] = {}
+    assumed: list[str] = []
+    why = ""
+    try:
+        device = device_named(str(row["device"]))
+        common |= {"kind": kind_of(device), "class": engine_of(row, device)}
+        request, assumed = request_of(row)
+        load, quantities = serving_quantities(read_case(request))
+        if not load.fits:
+            # Measured, so it did fit: at a smaller margin than the engine's, or with the system's help.
+            assumed.append("fits, since it was measured")
+        answers, baseline = _answers(row, request, quantities, baseline_of(load))
+    except CapacityError as error:
+        why = str(error)
+    asked = SCORED.get(word(row, "metric"))
+    found = []
+    stated = {asked: _measured(row)} if asked else {}
+    held = number(row, "memory_gib")
+    if held is not None:
+        stated["peak_memory_bytes"] = held * 2.0**30
+    for metric, measured in stated.items():
+        if measured is None or measured <= 0.0:
+            continue
+        low, mid, high = answers.get(metric, (np.nan, np.nan, np.nan))
+        found.append(
+            common
+            | {"metric": metric, "measured": measured, "low": low, "mid": mid, "high": high}
+            | {"baseline": baseline.get(metric, np.nan), "assumed": "; ".join(assumed), "why": why}
+        )
+    return found
+
+
+def _measured(row: dict[str, Any]) -> float | None:
+    value, metric = number(row, "value"), word(row, "metric")
+    if value is None or value <= 0.0:
+        return None
+    if metric == "itl_ms":
+        return _requests(row) / (value * 1e-3)
+    if metric == "ttft_ms":
+        return (number(row, "prompt_len") or USUAL_PROMPT["prefill_tps"]) / (value * 1e-3)
+    return value * 1e9 if metric == "peak_memory_gb" else value
+
+
+def _answers(
+    row: dict[str, Any], request: dict[str, Any], quantities: dict[str, Any], roofline: dict[str, float]
+) -> tuple[dict[str, tuple[float, float, float]], dict[str, float]]:
+    """What is scored, with its interval, and a roofline's answer."""
+    token, prefill = quantities["tpot"], quantities["prefill_tokens_per_s"]
+    memory = quantities["memory_per_device"]
+    running = quantities["running"].mid
+    prompt, output = float(request["prompt_len"]), float(request["output_len"])
+    offline = load_of(row) == "batched"
+    busy = quantities["tokens_per_s"] if offline else token
+    answers = {
+        "decode_tps": (busy.low, busy.mid, busy.high)
+        if offline
+        else (running / token.high, running / token.mid, running / token.low),
+        "prefill_tps": (prefill.low, prefill.mid, prefill.high),
+        "peak_memory_bytes": (memory.low, memory.mid, memory.high),
+    }
+    whole = {end: getattr(quantities["request_time"], end) for end in ("low", "mid", "high")}
+    answers["latency_ms"] = (whole["low"] * 1e3, whole["mid"] * 1e3, whole["high"] * 1e3)
+    rate = quantities["requests_per_s"]
+    answers["requests_per_s"] = (rate.low, rate.mid, rate.high)
+    tokens = prompt + output
+    answers["total_tps"] = (rate.low * tokens, rate.mid * tokens, rate.high * tokens)
+    step = roofline["tpot"] * 1e-3
+    base = {
+        "decode_tps": running / step,
+        "prefill_tps": prompt / (roofline["ttft"] * 1e-3),
+        "peak_memory_bytes": memory.mid,
+        "requests_per_s": running / (step * output),
+        "total_tps": running / (step * output) * tokens,
+        "latency_ms": step * output * 1e3,
+    }
+    return answers, base
+
+
+def load_of(row: dict[str, Any]) -> str:
+    """Whether one request was alone ("single") or there were more ("batched")."""
+    return "single" if _requests(row) == 1.0 else "batched"
+
+
+def _requests(row: dict[str, Any]) -> float:
+    value = number(row, "batch_or_concurrency")
+    if value is not None:
+        return max(value, 1.0)
+    return 256.0 if str(row.get("batch_or_concurrency", "")).strip() not in ("", "nan") else 1.0
+
+
+def kind_of(device: Device) -> str:
+    """GPU, Apple, CPU, TPU or ASIC: what computes on it."""
+    return {"edge": "GPU"}.get(processor(device), processor(device))
+
+
+def engine_of(row: dict[str, Any], device: Device) -> str:
+    """The profile that stands for a row's engine."""
+    text = word(row, "engine")
+    version = re.search(r"(\d+)\.(\d+)", text)
+    number_of = (int(version[1]), int(version[2])) if version else None
+    if kind_of(device) == "CPU":
+        return "llama.cpp"
+    if "tensorrt" in text or "trt" in text:
+        return "tensorrt-llm"
+    if "sglang" in text:
+        return "sglang"
+    if "vllm" in text:
+        return "vllm" if number_of and number_of >= (0, 8) and "tt-" not in text else "vllm-0.6"
+    for part, name in _ENGINES:
+        if part in text:
+            return name
+    return "mlx" if device.kind == "Apple" and "mlx" in text else "vllm"
+
+
+_ENGINES = (
+    ("exllama", "exllamav2"),
+    ("llama.cpp", "llama.cpp"),
+    ("ollama", "llama.cpp"),
+    ("ik_llama", "llama.cpp"),
+    ("mlx", "mlx"),
+    ("mlc", "mlc-llm"),
+    ("lmdeploy pytorch", "vllm-0.6"),
+    ("lmdeploy", "lmdeploy"),
+    ("turbomind", "lmdeploy"),
+    ("awq", "autoawq"),
+    ("tinychat", "autoawq"),
+    ("qserve", "lmdeploy"),
+    ("gpt-fast", "pytorch"),
+    ("torchao", "pytorch"),
+    ("compile", "pytorch"),
+    ("huggingface", "transformers"),
+    ("hf ", "transformers"),
+    ("transformers", "transformers"),
+    ("executorch", "executorch"),
+    ("t-mac", "executorch"),
+    ("pytorch", "transformers"),
+    ("deepspeed", "vllm-0.6"),
+)
+
+
+def request_of(row: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The question of `capacity estimate` that a row answers, and what had to be assumed to ask it."""
+    assumed: list[str] = []
+    if "offload" in word(row, "device") or "flexgen" in word(row, "engine") or "ktransformers" in word(row, "engine"):
+        raise CapacityError("weights kept on the host are not modelled")
+    device = device_named(str(row["device"]))
+    model = model_of_shape(str(row["model"]), {name: number(row, name) for name in SHAPE})
+    engine = engine_of(row, device)
+    precision, bits = precision_of(row, model, device, engine)
+    metric = SCORED.get(word(row, "metric"), "decode_tps")
+    prompt = number(row, "prompt_len")
+    if prompt is None:
+        prompt = USUAL_PROMPT.get(metric, 16.0)
+        assumed.append(f"prompts of {prompt:g}")
+    output = number(row, "output_len")
+    if output is None:
+        output = USUAL_OUTPUT
+        assumed.append(f"answers of {output:g}")
+    request: dict[str, Any] = {
+        "model": model,
+        "device": device.id,
+        "mode": "serve",
+        "engine": engine,
+        "precision": precision,
+        "weight_bits": bits,
+        "kv_precision": cache_of(row),
+        "prompt_len": max(round(prompt), 1),
+        "output_len": max(round(output), 2),
+        "concurrency": max(round(_requests(row)), 1),
+        "burst": 0.0,
+        **layout_of(row, engine, model),
+    }
+    return {name: value for name, value in request.items() if value is not None}, assumed
+
+
+def layout_of(row: dict[str, Any], engine: str, model: ModelSpec) -> dict[str, Any]:
+    """How many devices, and how the model is cut over them."""
+    from capacity.estimators.layout import divides_heads
+
+    text = re.search(r"\d+", str(row.get("n_devices", "")))
+    devices = max(float(text[0]) if text else 1.0, 1.0)
+    sockets = "2s" in word(row, "n_devices") or word(row, "n_devices").endswith("s")
+    if sockets:
+        devices = 1.0
+    tp = number(row, "tp") or 0.0
+    if engine == "llama.cpp":
+        return {"devices": devices, "tp": 1.0, "pp": devices, "dp": 1.0}
+    if tp < 1.0:
+        tp = devices
+    while tp > 1.0 and not divides_heads(model, tp):
+        tp /= 2.0
+    tp = max(tp // 1.0, 1.0)
+    if devices <= tp:
+        return {"devices": tp, "tp": tp, "pp": 1.0, "dp": 1.0}
+    replicas = max(devices // tp, 1.0)
+    return {"devices": tp * replicas, "tp": tp, "pp": 1.0, "dp": replicas}
+
+
+def cache_of(row: dict[str, Any]) -> str | None:
+    """The format of keys and values, where the row names one."""
+    text = word(row, "kv_dtype")
+    for part, name in (("int4", "int4"), ("int8", "int8"), ("fp8", "fp8"), ("16", "bf16"), ("3bit", "int4")):
+        if part in text:
+            return name
+    return None
+
+
+def precision_of(row: dict[str, Any], model: ModelSpec, device: Device, engine: str) -> tuple[str, float | None]:
+    """The weight format's name, and its bits where the row states others."""
+    text, bits = word(row, "weight_dtype"), number(row, "weight_bits_effective")
+    wide = "fp16" if "bf16" not in device.peak_dense_flop_per_s else "bf16"
+    first = text.split(" ")[0]
+    if first in FORMATS and first not in ("bf16", "fp16", "int4", "int8"):
+        return first, bits
+    if "nvfp4" in text or text == "fp4":
+        return "nvfp4", bits
+    if "mxfp4" in text:
+        return "mxfp4", bits
+    if (bits is not None and bits >= 15.5) or text in ("f16", "bf16", "fp16", "bfloat16", "float16"):
+        return wide, None
+    if "fp8" in text or "float8" in text:
+        alone = "wo" in text or "weight" in text
+        return ("fp8wo" if alone else "fp8"), bits
+    if engine == "llama.cpp":
+        return ("q4_k_m" if "_k" in text else "q4_0"), bits
+    if "int8" in text or "w8" in text or (bits is not None and bits > 7.0):
+        active = word(row, "activation_dtype")
+        both = "int8" in active or "dq" in text or "w8a8" in text
+        return ("int8" if both else "int8wo"), bits
+    if bits is None and not text:
+        return model.weight_format or wide, None
+    return "int4", bits
