@@ -98,6 +98,7 @@ KEYS = (
     "length_spread",
     "burst",
     "prefix_hit",
+    "receive_steps",
     "draft_tokens",
     "acceptance",
 )

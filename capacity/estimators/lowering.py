@@ -8,7 +8,7 @@ from __future__ import annotations
 from math import inf
 
 from capacity.formulas import flops, recurrence
-from capacity.record import Record
+from capacity.record import Record, replace
 from capacity.spec.model import Attention, Experts, FeedForward, Recurrent
 from capacity.spec.op import Op
 
@@ -338,7 +338,8 @@ def _experts(block: Block, layer: Experts, tokens: float) -> Iterator[Op]:
         )
     yield from _linears(block, "shared_expert", layer.shared, tokens)
     inner = (layer.width * layer.active + layer.shared_width) * (3.0 if layer.gated else 2.0)
-    yield _vectors(block, "expert", layer.vector_params, tokens, tokens * (inner + layer.active * block.hidden * 4.0))
+    moved = _vectors(block, "expert", layer.vector_params, tokens, tokens * (inner + layer.active * block.hidden * 4.0))
+    yield replace(moved, k=block.hidden, active=layer.active)
 
 
 def _convolution(conv: Convolution, outputs: float) -> Op:

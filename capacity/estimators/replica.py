@@ -43,7 +43,7 @@ class Service(Record):
     word: the weight format's name; formats: by precision group; kv_format, kv_bytes: of the cache. spread: lengths lie
     between 1 - spread and 1 of the longest. burst: share of requests that arrive together at the start. prefix_hit: share of
     prompt tokens whose keys are cached already. drafted: tokens proposed for each checked one; accepted: of these
-    on average.
+    on average. receive_steps: decode steps after which the engine looks for new requests.
     """
 
     engine: Engine
@@ -56,6 +56,7 @@ class Service(Record):
     prefix_hit: float = 0.0
     drafted: float = 0.0
     accepted: float = 0.0
+    receive_steps: float = 1.0
 
     @property
     def widths(self) -> dict[str, float]:
@@ -299,7 +300,7 @@ def load_replica(
     parts, room = room_of(case, model, workload, plan, cluster, service)
     fits = room.holds
     ranks = plan.attention_dp
-    running = schedule.running_sequences(workload.concurrency, room.requests * ranks) if fits else 1.0
+    running = schedule.running_sequences(workload.concurrency, room.requests * ranks) if fits else workload.concurrency
     running = max(running, ranks)
     parts["KV cache"] = memory.kv_cache_bytes(running / ranks * room.context, room.token_bytes, 1.0)
     if room.state_bytes:
@@ -311,14 +312,11 @@ def load_replica(
         step = decode_step(
             model, plan, machine, engine, each, workload.prompt_len, workload.output_len / 2.0, service.drafted
         )
-        read = Prompt(model, plan, machine, fresh, known, min(engine.chunk_tokens, fresh * each))
-        work = prompt_work(model, read, engine)
-        alone = (
-            read
-            if fresh * each <= engine.chunk_tokens / 2.0 and each == 1.0
-            else Prompt(model, plan, machine, fresh, known, min(engine.chunk_tokens, fresh))
+        read = Prompt(
+            model, plan, machine, fresh, known, engine.chunk_tokens, max(each / plan.pp, 1.0), workload.output_len
         )
-        prompt = prefill(model, engine, alone)
+        work = prompt_work(model, read, engine)
+        prompt = prefill(model, engine, read)
     else:
         prompt = step = work = one_pass(model, plan, machine, engine, running, workload.prompt_len)
     return Load(model, workload, plan, cluster, service, parts, fits, step, work, prompt, running, room)
@@ -333,12 +331,13 @@ def first_token_s(load: Load, step: float, work: float, prompt: float, decoding:
     front = sourced(engine.front_end_s, "front end of the server", engine.source, "measured")
     front = total({"front end": front, "tokens": scaled(engine.front_end_token_s, tokens)})
     each = load.each
+    looks = scaled(step, 0.5 * load.service.receive_steps)
     if engine.prefill_first and not load.service.spread:
         waiting = schedule.lock_step_wait_s(work, each)
     else:
         waiting = schedule.prompt_queue_wait_s(work, decoding, each)
     burst = schedule.burst_wait_s(work, max(load.workload.concurrency / load.plan.attention_dp, each))
-    return schedule.time_to_first_token_s(prompt, step, waiting, burst, load.service.burst, front)
+    return schedule.time_to_first_token_s(prompt, looks, waiting, burst, load.service.burst, front)
 
 
 def reachable_share(device: Device) -> float:

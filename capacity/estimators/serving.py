@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from capacity.estimators.case import Case
     from capacity.estimators.intervals import Account
     from capacity.estimators.replica import Load
+    from capacity.laws.engine import Engine
     from capacity.spec.device import Cluster, Device
     from capacity.spec.estimate import Quantity
     from capacity.spec.op import Op
@@ -125,14 +126,15 @@ def read_service(case: Case) -> tuple[Workload, Service]:
         "user" if "engine" in case.request else "default",
         engine.source,
     )
+    formats = checkpoint_formats(case.model, word, case.number("weight_bits", "1", 1.0, 32.0))
     cache = case.request.get("kv_precision")
-    cache, kv_bits, _ = read_format("--kv-precision", cache, engine.cache_format.get(word, "bf16"))
+    cache, kv_bits, _ = read_format("--kv-precision", cache, _cache_format(case, engine, formats))
     tag = "user" if "kv_precision" in case.request else "default"
     note("KV cache precision", cache, "", tag, "" if tag == "user" else f"{engine.name}'s own")
     service = Service(
         engine=engine,
         word=word,
-        formats=checkpoint_formats(case.model, word, case.number("weight_bits", "1", 1.0, 32.0)),
+        formats=formats,
         kv_format={"fp8": "fp8", "int8": "int8", "int4": "int4", "nvfp4": "int4"}.get(cache, "bf16"),
         kv_bytes=kv_bits / 8.0,
         **_habits(case),
@@ -142,6 +144,15 @@ def read_service(case: Case) -> tuple[Workload, Service]:
         mode="serve", prompt_len=prompt, output_len=output, concurrency=concurrency, precision=precision
     )
     return workload, service
+
+
+def _cache_format(case: Case, engine: Engine, formats: dict[str, tuple[str, float]]) -> str:
+    """What an engine keeps keys and values in where nothing is said: by the weights' format, or by what the device has."""
+    narrow = min(formats.values(), key=lambda one: one[1])[0]
+    found = engine.cache_format.get(narrow)
+    if found is None and narrow != "bf16" and "fp4" in case.cluster.device.peak_dense_flop_per_s:
+        found = engine.cache_format.get("blackwell")
+    return found or "bf16"
 
 
 def processor(device: Device) -> str:
@@ -182,6 +193,7 @@ def _habits(case: Case) -> dict[str, float]:
         "spread": take("length spread", case.number("length_spread", "1", 0.0, 1.0), 0.2, "1", "lengths from 0.8 to 1"),
         "burst": take("opening burst", case.number("burst", "1", 0.0, 1.0), 0.1, "1", "one round of ten comes at once"),
         "prefix_hit": case.number("prefix_hit", "1", 0.0, 1.0) or 0.0,
+        "receive_steps": case.number("receive_steps", "1", 1.0, 1000.0, whole=True) or 1.0,
     }
     drafted = case.number("draft_tokens", "1", 1.0, 64.0, whole=True)
     if drafted:

@@ -91,20 +91,33 @@ def decode_step(
 class Prompt:
     """Kernels of reading prompts, apart by what they grow with.
 
-    chunk: those of a step that works on chunk_tokens tokens of prompts, and `one`: of a step of one token, which a
-    mixed step runs anyway; core: those of one whole prompt's attention and recurrences.
+    core: those of one whole prompt's attention and recurrences. mixed and beside: the others, of a step that reads
+    `mixed_tokens` of prompts beside the decoding of `running` sequences, and of that decoding alone. chunk and one: of a
+    step that reads chunk_tokens of prompts and nothing else, and of one token.
     """
 
-    __slots__ = ("chunk", "chunk_tokens", "core", "one", "tokens")
+    __slots__ = ("beside", "chunk", "chunk_tokens", "core", "mixed", "mixed_tokens", "one", "tokens")
 
     def __init__(
-        self, model: ModelSpec, plan: Plan, machine: Machine, tokens: float, past: float, chunk_tokens: float
+        self,
+        model: ModelSpec,
+        plan: Plan,
+        machine: Machine,
+        tokens: float,
+        past: float,
+        chunk_tokens: float,
+        running: float,
+        output_len: float,
     ) -> None:
         self.tokens = tokens
-        self.chunk_tokens = chunk_tokens
+        self.chunk_tokens = min(chunk_tokens, tokens)
+        # In steady state running / output_len requests end each step, and as many prompts take their places.
+        self.mixed_tokens = min(chunk_tokens, tokens * max(1.0, min(running, running / output_len)))
         whole = _fed(model, tokens, past)
         self.core = [one for one in kernels(lower(model, whole), tokens, plan, machine) if one.part in _BY_SEQUENCE]
-        self.chunk = self._rest(model, plan, machine, chunk_tokens)
+        self.mixed = self._rest(model, plan, machine, self.mixed_tokens + running)
+        self.beside = self._rest(model, plan, machine, running)
+        self.chunk = self._rest(model, plan, machine, self.chunk_tokens)
         self.one = self._rest(model, plan, machine, 1.0)
 
     @staticmethod
@@ -121,11 +134,20 @@ def _fed(model: ModelSpec, tokens: float, past: float) -> Tokens:
 
 def prompt_work(model: ModelSpec, prompt: Prompt, engine: Engine) -> dict[str, float]:
     """Seconds one prompt adds to the steps it is read in, beside decoding that goes on anyway."""
+    return _added(model, prompt, engine, prompt.mixed, prompt.beside, prompt.mixed_tokens)
+
+
+def _added(
+    model: ModelSpec, prompt: Prompt, engine: Engine, chunk: list[Kernel], without: list[Kernel], chunk_tokens: float
+) -> dict[str, float]:
+    """Seconds a prompt adds to steps that read chunk_tokens each: kernels with its chunk less those without."""
     law, replay = engine.law, engine.replay
-    share = prompt.tokens / prompt.chunk_tokens
-    chunk = seconds(prompt.chunk, law, replay, launched=False)
-    one = seconds(prompt.one, law, replay, launched=False)
-    parts = {name: scaled(value - one.get(name, 0.0), share * engine.prefill) for name, value in chunk.items()}
+    share = prompt.tokens / chunk_tokens
+    less = seconds(without, law, replay, launched=False)
+    parts = {
+        name: scaled(value - less.get(name, 0.0), share * engine.prefill)
+        for name, value in seconds(chunk, law, replay, launched=False).items()
+    }
     for name, value in seconds(prompt.core, law, replay, launched=False).items():
         parts[name] = scaled(value, engine.prefill)
     parts["launches"] = scaled(
@@ -137,8 +159,8 @@ def prompt_work(model: ModelSpec, prompt: Prompt, engine: Engine) -> dict[str, f
 
 def prefill(model: ModelSpec, engine: Engine, prompt: Prompt) -> dict[str, float]:
     """Seconds to read one prompt on a replica that does nothing else."""
-    parts = prompt_work(model, prompt, engine)
-    chunks = max(prompt.tokens / prompt.chunk_tokens, 1.0)
+    parts = _added(model, prompt, engine, prompt.chunk, prompt.one, prompt.chunk_tokens)
+    chunks = prompt.tokens / prompt.chunk_tokens
     alone = seconds(prompt.one + small_kernels(model), engine.law, engine.replay)
     for name, value in alone.items():
         parts[name] = total({"beside": parts.get(name, 0.0), "weights and launches": scaled(value, chunks)})

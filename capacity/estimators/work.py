@@ -174,8 +174,13 @@ def _product(op: Op, machine: Machine, launches: float) -> Kernel:
 def _expert(op: Op, whole: Op, tokens: float, plan: Plan, machine: Machine, launches: float) -> Kernel:
     format, width = machine.format(op.group)
     peak = machine.peak(format)
+    held = whole.copies / plan.ep
     hit = traffic.experts_touched(whole.copies, whole.active, tokens) / plan.ep
     pairs = tokens * whole.active / plan.ep
+    if plan.ep > 1.0:
+        # All ranks wait for the fullest.
+        hit = min(traffic.busiest_rank(hit, plan.ep), held)
+        pairs = min(traffic.busiest_rank(pairs, plan.ep), tokens * whole.active)
     each = flops.gemm_flop(1.0, op.n, op.k) / peak
     weights = hit * op.n * op.k
     return Kernel(
@@ -241,8 +246,10 @@ def _scan(op: Op, machine: Machine) -> Kernel:
 def _elementwise(op: Op, whole: Op, plan: Plan, machine: Machine) -> Kernel:
     elements, bandwidth = op.elements, "elementwise"
     if op.part == "expert":
-        # Every rank gathers and scatters the tokens of its own experts, whole rows of them.
-        elements, bandwidth = whole.elements * plan.attention_dp / plan.ep, "routing"
+        # Every rank gathers and scatters the tokens of its own experts, whole rows of them; what is inside an expert is cut.
+        rows = whole.m * plan.attention_dp * whole.active / plan.ep
+        inner = (whole.elements - whole.m * whole.active * whole.k * 4.0) / plan.tp
+        elements, bandwidth = rows * whole.k * 2.0 + inner, "routing"
     elif op.part in ("norm", "extra"):
         elements = whole.elements
     moved = op.count * elements * 2.0

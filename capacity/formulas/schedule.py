@@ -164,14 +164,15 @@ def burst_wait_s(prompt_s: float, arriving: float) -> float:
 
 @formula(unit="s", symbol="TTFT")
 def time_to_first_token_s(
-    prefill_s: float, decode_step_s: float, waiting_s: float, burst_s: float, burst_share: float, overhead_s: float
+    prefill_s: float, looks_s: float, waiting_s: float, burst_s: float, burst_share: float, overhead_s: float
 ) -> float:
     """Mean time from arrival to the first token in a loaded server.
 
-    1. Half a step until the scheduler looks, the wait for others' prompts, then the own.
+    1. looks_s until the scheduler looks (half a step of decoding, or of as many as it takes at once), the wait for
+       others' prompts, then the own.
     2. A share of the requests came in the opening burst and waited for it instead.
     """
-    steady = 0.5 * decode_step_s + prefill_s + waiting_s
+    steady = looks_s + prefill_s + waiting_s
     return overhead_s + (1.0 - burst_share) * steady + burst_share * ops.maximum(burst_s, steady)
 
 

@@ -1,5 +1,6 @@
 """Bytes that move: through memory, over the network, to storage."""
 
+from capacity import ops
 from capacity.formula import formula
 
 
@@ -32,6 +33,17 @@ def experts_touched(experts: float, active: float, tokens: float) -> float:
     """
     untouched: float = (1.0 - active / experts) ** tokens
     return experts * (1.0 - untouched)
+
+
+@formula(unit="1", symbol="n_max", cite="raab1998")
+def busiest_rank(mean: float, ranks: float) -> float:
+    """What the fullest of `ranks` gets when independent things fall on them evenly, `mean` on each.
+
+    1. Counts scatter by sqrt(mean); of that many draws the largest lies sqrt(2 ln ranks) of this above the mean.
+    Valid for: a mean above ln(ranks). Ignores: skew of real routing, which adds to it, and balancing, which takes from it.
+    """
+    above: float = (2.0 * mean * ops.log(ranks)) ** 0.5
+    return mean + above
 
 
 @formula(unit="byte", symbol="Q_ckpt")

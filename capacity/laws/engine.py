@@ -24,7 +24,7 @@ class Engine(Record):
     it takes, runtime_bytes of that for itself, and free_share of what weights leave for the cache; reserved: share of an answer's cache set aside when a request is
     admitted; prefill_first: prompts stop decoding rather than run beside it; splits_layers: several devices hold
     layers each and work in turn, which speeds nothing up; cache_format: of keys and values where nothing is said,
-    by weight format.
+    by weight format ("blackwell": of any quantised weights on devices that multiply 4-bit floats).
 
     Fitted: law, its kernels; step_s and sequence_s: host time of a step and of each sequence in it; replay: share of
     a kernel's launch that is left in a replayed graph; prefill: multiplies the work of prompts; eager_layer_s: host

@@ -131,7 +131,7 @@ def request_of(row: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     tp, groups, ep, pp, batch = _widths(row, prefix, assumed)
     engine = word(row, "engine")
     sweep = number(row, "attention_dp_size") is None and not prefix
-    length = MEAN_LENGTH
+    length = 1.0 if sweep else MEAN_LENGTH
     request: dict[str, Any] = {
         "model": model,
         "device": device.id,
@@ -149,9 +149,9 @@ def request_of(row: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         "length_spread": 0.0 if sweep else 0.2,
         **_devices(tp * pp * groups, device),
     }
-    if engine == "sglang" and precision != "bf16" and "fp4" in device.peak_dense_flop_per_s:
-        request["kv_precision"] = "fp8"
-        assumed.append("an fp8 cache, as published launch scripts set it here")
+    if engine == "sglang" and not sweep and "fp4" in device.peak_dense_flop_per_s:
+        request["receive_steps"] = 10.0 if batch * groups < 16.0 else 30.0
+        assumed.append(f"new requests received every {request['receive_steps']:g} steps, as published launch scripts set it here")
     if _flag(row.get("mtp_suspect")):
         request |= {"draft_tokens": 1.0, "acceptance": 0.8}
         assumed.append("one drafted token a step (the row is flagged so)")
