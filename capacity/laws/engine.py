@@ -93,7 +93,14 @@ def law_of(table: dict[str, Any]) -> StepLaw:
 
 def fitted_engines() -> dict[str, Any]:
     """The fitted tables: laws of kernels, host times of engines, reachable shares of memory bandwidth."""
-    return read_toml(os.path.join(FITTED, "engines.toml"))
+    if not _fitted:
+        for name in ("served", "single"):
+            for part, table in read_toml(os.path.join(FITTED, f"{name}.toml")).items():
+                _fitted[part] = _fitted.get(part, {}) | table
+    return _fitted
+
+
+_fitted: dict[str, Any] = {}
 
 
 def _engine(key: str, data: dict[str, Any], kind: str) -> Engine:

@@ -151,7 +151,9 @@ def request_of(row: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     }
     if engine == "sglang" and not sweep and "fp4" in device.peak_dense_flop_per_s:
         request["receive_steps"] = 10.0 if batch * groups < 16.0 else 30.0
-        assumed.append(f"new requests received every {request['receive_steps']:g} steps, as published launch scripts set it here")
+        assumed.append(
+            f"new requests received every {request['receive_steps']:g} steps, as published launch scripts set it here"
+        )
     if _flag(row.get("mtp_suspect")):
         request |= {"draft_tokens": 1.0, "acceptance": 0.8}
         assumed.append("one drafted token a step (the row is flagged so)")
