@@ -22,6 +22,7 @@ COMMANDS = {
     "devices": "list, search and show the devices of the catalogue",
     "models": "list, search and show the models of the catalogue",
     "bench": "measure this machine: kernels, training, compressed inference",
+    "calibrate": "fit kernel laws to measurements",
     "validate": "hold predictions against measurements",
 }
 

@@ -46,6 +46,7 @@ COMMAND = Command(
             Option("--device", metavar="NAME", read=one_of("device", ("cpu", "cuda")), help="cpu or cuda; cuda where torch has one"),
             Option("--threads", metavar="N", read=whole(1, 4096), help="threads of each case; all cores if they are idle, else 1"),
             Option("--matmul-precision", metavar="NAME", read=one_of("precision", ("highest", "high", "medium")), help="torch's setting for products in fp32: highest"),
+            Option("--allocator", metavar="NAME", read=one_of("allocator", ("pinned", "default")), help="pinned: blocks to 32 MiB are kept, larger ones fresh; or default"),
         )),
         ("how long", (
             Option("--rounds", metavar="N", read=whole(1, 100), help="visits to each case, in another order each: 2"),
@@ -133,7 +134,11 @@ def _plan(options: dict[str, Any], machine: Machine) -> Plan:
 
     quick = options["quick"]
     effort = Effort(budget_s=options["budget"] or (0.3 if quick else 0.4))
-    settings = Settings(threads=machine.threads, matmul_precision=options["matmul_precision"] or "highest")
+    settings = Settings(
+        threads=machine.threads,
+        matmul_precision=options["matmul_precision"] or "highest",
+        allocator=options["allocator"] or "pinned",
+    )
     return Plan(
         machine=machine,
         settings=settings,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from capacity.catalogue.own import THIS_MACHINE, measured_folder
 from capacity.errors import InputError
 from capacity.estimators.assumptions import Assumptions, number, one_of
 from capacity.estimators.rigs import rig
@@ -139,6 +140,8 @@ def read_case(request: dict[str, Any]) -> Case:
             raise UnknownNameError("option", key, KEYS)
     request = {key: value for key, value in request.items() if value is not None}
     folders = tuple(request.get("catalogue", ()))
+    if request.get("device") == THIS_MACHINE:
+        folders = (*folders, measured_folder())
     assumptions = Assumptions()
     mode = one_of("--mode", request.get("mode"), MODES)
     model, shapes = _model(request, folders, assumptions)
@@ -196,6 +199,8 @@ def _cluster(
         assumptions.note("cluster", cluster.name, "", "user")
     else:
         name = request.get("device", DEFAULT_DEVICE)
+        if name == THIS_MACHINE and devices is None and nodes is None:
+            devices = 1.0  # there is one of it
         cluster, profile = rig(name, folders)
         cluster = replace(cluster, nodes=int(nodes or 1))
         tag = "user" if "device" in request else "default"

@@ -75,7 +75,16 @@ class Profile(Record):
 
 
 def load_profile(device: Device) -> Profile:
-    """The profile of a device's architecture, or of its kind where the architecture was never measured."""
+    """The profile of a device's architecture, or of its kind where the architecture was never measured.
+
+    A user's folder that brings the device may bring its profile: `<folder>/profiles/<id>.toml`.
+    """
+    own = os.path.join(device.origin, "profiles", f"{device.id}.toml") if device.origin != "catalogue" else ""
+    if own and os.path.isfile(own):
+        try:
+            return _profile(read_toml(own, keep=False))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise FileFormatError(f"{own}: is no kernel profile ({str(error)[:80]})") from None
     kind = _BY_KIND.get(device.kind, "gpu")
     # An embedded GPU shares its architecture's name with data-centre cards, not their launches and memory.
     data = (_read(_STAND_INS.get(device.architecture, device.architecture)) if kind != "edge" else None) or _read(kind)

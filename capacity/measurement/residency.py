@@ -44,9 +44,15 @@ class Residency:
         self._owners: dict[int, tuple[Any, int]] = {}  # storage to (its life, its block)
         self._free: dict[int, list[int]] = {}  # blocks that nobody owns, by size
         self._recent: dict[int, int] = {}  # block to size, last used at the end
+        self._untouched: set[int] = set()  # large blocks nobody has written to yet
         self._next = 0
         self.alive_bytes = 0
         self.peak_bytes = 0
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks there have been."""
+        return self._next
 
     def _collect(self) -> None:
         for key, (life, block) in list(self._owners.items()):
@@ -59,12 +65,12 @@ class Residency:
                 else:
                     self._free.setdefault(size, []).append(block)
 
-    def block(self, storage: Any) -> tuple[int, bool]:
-        """The block of a storage, and whether it was given one just now."""
+    def block(self, storage: Any) -> int:
+        """The block of a storage; it is given one at its first use."""
         key = storage._cdata
         known = self._owners.get(key)
         if known is not None and not known[0].expired():
-            return known[1], False
+            return known[1]
         self._collect()
         size = storage.nbytes()
         free = self._free.get(size)
@@ -75,9 +81,11 @@ class Residency:
             block = self._next
         self._owners[key] = (StorageWeakRef(storage), block)
         self._recent.setdefault(block, size)
+        if size > FRESH_BYTES:
+            self._untouched.add(block)
         self.alive_bytes += size
         self.peak_bytes = max(self.peak_bytes, self.alive_bytes)
-        return block, True
+        return block
 
     def held(self, weight: object, size: int) -> int:
         """The block of something that is no tensor and lives as long as the trace."""
@@ -90,12 +98,13 @@ class Residency:
             self.peak_bytes = max(self.peak_bytes, self.alive_bytes)
         return self._owners[key][1]
 
-    def use(self, touched: dict[int, float], fresh: set[int]) -> Use:
+    def use(self, touched: dict[int, float]) -> Use:
         """Look where the blocks of an op lie, then make them the most recent. touched: bytes by block."""
         near = far = new = 0.0
         sizes = self._recent
         for block, amount in touched.items():
-            if block in fresh and sizes[block] > FRESH_BYTES:
+            if block in self._untouched:
+                self._untouched.discard(block)
                 new += amount
                 continue
             before = self._more_recent(block)

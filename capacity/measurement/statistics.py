@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # A sample that waited for a core for more than this share of its time is disturbed.
 MOST_WAITED = 0.02
 FEWEST_CLEAN = 3
+PAGE_BYTES = 4096.0
 
 
 class Summary(Record):
@@ -24,7 +25,7 @@ class Summary(Record):
     best_s: 5th percentile, what the machine does undisturbed. spread: interquartile range over median. disturbed: share
     of samples that waited for a core. drift: how far medians of visits lie apart, as a ratio. slowdown: control
     kernel beside this case over the best control of all. corrected: too few samples were clean, so waiting was
-    subtracted from all. parts_s: medians of phases.
+    subtracted from all. fresh_bytes: pages first touched in one run. parts_s: medians of phases.
     """
 
     seconds: float
@@ -37,6 +38,7 @@ class Summary(Record):
     drift: float
     slowdown: float
     corrected: bool
+    fresh_bytes: float
     parts_s: dict[str, float]
 
 
@@ -105,6 +107,7 @@ def summarise(visits: Sequence[Measurement], best_control_s: float | None = None
         drift=max(medians) / min(medians),
         slowdown=median(controls) / best_control_s if controls and best_control_s else 1.0,
         corrected=corrected,
+        fresh_bytes=median((sample.faults or 0) / sample.loops for sample in chosen) * PAGE_BYTES,
         parts_s={
             name: median(_part(sample, name) for sample in chosen if name in sample.parts_s) for name in sorted(phases)
         },

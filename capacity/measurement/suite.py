@@ -12,7 +12,7 @@ from capacity.measurement.registry import KERNELS
 from capacity.measurement.sampling import Effort
 from capacity.measurement.telemetry import Nvml, Watch
 from capacity.measurement.worker import Settings, measure
-from capacity.record import Record, replace
+from capacity.record import Record, asdict, replace
 from capacity.spec.measurement import OK, Measurement
 
 TYPE_CHECKING = False
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from capacity.measurement.store import Store
 
 # What the server of processes imports once, so that a visit costs 20 ms and not 2 s.
-PRELOAD = ("torch", "numpy", "capacity.measurement.worker", "capacity.measurement.registry")
+PRELOAD = ("torch", "torch._dynamo", "numpy", "capacity.measurement.worker", "capacity.measurement.registry")
 SEED = 20260
 
 
@@ -131,7 +131,7 @@ def _describe(plan: Plan, store: Store, context: Any) -> str:
         facts |= nvml.facts()
     facts["others_share"] = surroundings.others_share()
     facts["seen"] = datetime.now(UTC).isoformat(timespec="seconds")
-    facts["plan"] = {"matmul_precision": plan.settings.matmul_precision, "budget_s": plan.effort.budget_s}
+    facts["plan"] = {**asdict(plan.settings), "budget_s": plan.effort.budget_s}
     facts.pop("key")
     key = surroundings.key_of(facts)
     store.add_environment(key, facts)

@@ -37,11 +37,15 @@ _ATTENTION = ("_scaled_dot_product", "_flash_attention", "_efficient_attention")
 # Written without being read, and operands of which only the rows asked for are read.
 _OVERWRITES = ("copy_", "fill_", "zero_")
 _LOOK_UPS = ("embedding", "index", "index_select", "gather")
+_COPIES = ("clone", "copy_", "_to_copy")
 _SKIPPED = ("prim", "prims", "profiler")
+# Calls on lists of tensors.
+_MANY = ("_foreach", "_fused")
 # Calls that make a tensor and touch nothing.
 _EMPTY = ("empty", "empty_like", "new_empty", "new_empty_strided", "empty_strided", "lift_fresh", "_to_copy_view")
 # What a kernel may run through before its caches are in the state of every later run.
 MOST_RUNS = 80
+STEADY_RUNS = 1
 
 
 class Tracer(TorchDispatchMode):
@@ -52,6 +56,7 @@ class Tracer(TorchDispatchMode):
         self.residency = residency
         self.rows: list[TracedOp] = []
         self.phase = ""
+        self._last = ""
         self.modules: dict[str, float] = {}
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -76,26 +81,25 @@ class Tracer(TorchDispatchMode):
         del self.rows[known:]  # the allocation just made
         block = self.residency.held(weight, int(stored))
         touched: dict[int, float] = {block: stored}
-        fresh = self._touch(touched, (x, result))
-        use = self.residency.use(touched, fresh)
+        self._touch(touched, (x, result))
+        use = self.residency.use(touched)
+        switches = float(self._last != form)
+        self._last = form
         self.rows.append(
             TracedOp(
                 f"linear-{form}", "product", _name(x.dtype), self.phase, m=float(m), n=float(outputs), k=float(inputs),
-                flop=2.0 * m * outputs * inputs * density, elements=float(max(x.numel(), result.numel())), **_places(use),
+                flop=2.0 * m * outputs * inputs * density, elements=float(max(x.numel(), result.numel())), switches=switches,
+                **_places(use),
             )
         )  # fmt: skip
         return result
 
-    def _touch(self, touched: dict[int, float], tensors: Sequence[Any]) -> set[int]:
-        fresh = set()
+    def _touch(self, touched: dict[int, float], tensors: Sequence[Any]) -> None:
         for tensor in tensors:
             storage = tensor.untyped_storage()
-            block, new = self.residency.block(storage)
+            block = self.residency.block(storage)
             amount = float(min(tensor.numel() * tensor.element_size(), storage.nbytes()))
             touched[block] = touched.get(block, 0.0) + amount
-            if new:
-                fresh.add(block)
-        return fresh
 
     def _add(self, function: Any, name: str, args: Any, kwargs: Any, result: Any) -> None:
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
@@ -115,23 +119,54 @@ class Tracer(TorchDispatchMode):
             self.rows.append(TracedOp("view", "view", "", self.phase, nodes=nodes))
             return
         touched: dict[int, float] = {}
-        fresh = self._touch(touched, [one for one in outputs if one.untyped_storage()._cdata not in storages])
+        self._touch(touched, [one for one in outputs if one.untyped_storage()._cdata not in storages])
         read = inputs
         if name in _LOOK_UPS:
-            read = inputs[1:]
-            block, _ = self.residency.block(inputs[0].untyped_storage())
+            read = inputs[1:]  # of the table, only the rows that are looked up
+            block = self.residency.block(inputs[0].untyped_storage())
             touched[block] = float(sum(one.numel() * one.element_size() for one in outputs))
         self._touch(touched, read)
         if written and name not in _OVERWRITES:
             for tensor in outputs:
-                block, _ = self.residency.block(tensor.untyped_storage())
+                block = self.residency.block(tensor.untyped_storage())
                 touched[block] = touched.get(block, 0.0) + float(tensor.numel() * tensor.element_size())
-        use = self.residency.use(touched, fresh)
         elements = float(max((one.numel() for one in (*inputs, *outputs)), default=0))
         if name in _LOOK_UPS:
             elements = float(max(one.numel() for one in outputs))
-        row = TracedOp(name, _kind(function, name), dtype, self.phase, elements=elements, nodes=nodes, **_places(use))
+        many, layout = 0.0, ""
+        if name.startswith("nll_loss") and "backward" not in name:
+            elements = float(inputs[1].numel())  # one number of each row
+            touched.clear()
+            self._touch(touched, inputs[1:])
+        elif name == "embedding_dense_backward":
+            many = float(inputs[0].numel())
+        elif name in _COPIES and not all(_dense(one) for one in (*inputs, *outputs)):
+            layout = "strided"
+        if name.startswith(_MANY):
+            first = next(one for one in args if isinstance(one, (list, tuple)))
+            elements, many = float(sum(one.numel() for one in first)), float(len(first))
+        use = self.residency.use(touched)
+        switches = float(name != self._last)
+        self._last = name
+        row = TracedOp(
+            name,
+            _kind(function, name),
+            dtype,
+            self.phase,
+            elements=elements,
+            m=many,
+            layout=layout,
+            nodes=nodes,
+            switches=switches,
+            **_places(use),
+        )
         self.rows.append(_shaped(row, name, args, kwargs, inputs, outputs))
+
+
+def _dense(tensor: Any) -> bool:
+    return bool(tensor.is_contiguous()) or (
+        tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    )
 
 
 def _places(use: Any) -> dict[str, Any]:
@@ -231,7 +266,7 @@ def trace_case(case: Case, machine: Machine, caches: Caches) -> Trace:
     tracer = Tracer(Residency(caches))
     with _shapes_only(tracer):
         work = KERNELS[case.kernel].build(case.parameters, machine)
-        return _traced(work, tracer, caches)
+        return _traced(work, tracer)
 
 
 def trace_module(
@@ -271,10 +306,10 @@ def trace_module(
             phases.append(("backward", backward))
         if update is not None:
             phases.append(("optimizer", step))
-        return _traced(Work(phases=tuple(phases)), tracer, caches)
+        return _traced(Work(phases=tuple(phases)), tracer)
 
 
-def _traced(work: Work, tracer: Tracer, caches: Caches) -> Trace:
+def _traced(work: Work, tracer: Tracer) -> Trace:
     """Run often enough to fill the caches with what is used again, then keep one more run."""
     phases = work.phases or (("", work.run),)
 
@@ -285,15 +320,16 @@ def _traced(work: Work, tracer: Tracer, caches: Caches) -> Trace:
             run()
 
     with tracer:
-        once()
-        touched = sum(row.near_bytes + row.far_bytes + row.fresh_bytes for row in tracer.rows)
-        tracer.rows.clear()
-        # A kernel that turns through cold operands comes back to the first after the caches are full.
-        runs = 1 if work.phases else int(min(max(4.0 * caches.last_bytes / max(touched, 1.0), 1.0), MOST_RUNS))
-        for _ in range(runs):
+        # A kernel that turns through cold operands has seen all of them when no run meets new memory any more.
+        steady = 0
+        for _ in range(MOST_RUNS):
+            known = tracer.residency.blocks
             tracer.rows.clear()
             tracer.modules.clear()
             once()
+            steady = steady + 1 if tracer.residency.blocks == known else 0
+            if steady == STEADY_RUNS:
+                break
     names = tuple(dict.fromkeys(name for name, _ in phases))
     return Trace(_grouped(tracer.rows), dict(tracer.modules), float(tracer.residency.peak_bytes), names)
 

@@ -23,14 +23,22 @@ if TYPE_CHECKING:
 
 # How long a case runs on its own while an energy counter is read: counters tick a few times in 100 ms.
 ENERGY_WINDOW_S = 0.6
+PINNED, DEFAULT = "pinned", "default"
+# mallopt's names for: largest block kept on the heap, free memory kept on its top, and how much it grows by.
+_MALLOPT = ((-3, 32 * 2**20), (-1, 2**31 - 1), (-2, 2**20))
 CONTROL_SIDE = 384
 CONTROL_BYTES = 4 * 2**20
 
 
 class Settings(Record):
-    """What is set before anything is timed, and written beside the result."""
+    """What is set before anything is timed, and written beside the result.
+
+    allocator: "pinned" keeps every block up to 32 MiB for reuse and maps fresh pages for larger ones, as the C library does
+    once it has seen large blocks; "default" leaves it to find that out, and to give memory back when it likes.
+    """
 
     threads: int = 1
+    allocator: str = PINNED
     matmul_precision: str = "highest"
     seed: int = 0
 
@@ -39,6 +47,8 @@ def prepare(settings: Settings, device: str) -> dict[str, Any]:
     """Set threads, precision and seed; returns what holds then."""
     import torch
 
+    if settings.allocator == PINNED:
+        _pin_allocator()
     torch.set_num_threads(settings.threads)
     torch.set_float32_matmul_precision(settings.matmul_precision)
     torch.manual_seed(settings.seed)
@@ -47,9 +57,48 @@ def prepare(settings: Settings, device: str) -> dict[str, Any]:
     return {
         "threads": torch.get_num_threads(),
         "matmul_precision": torch.get_float32_matmul_precision(),
-        "allocator": allocator(),
+        "allocator": f"{allocator()} {settings.allocator}",
         "nice": os.nice(0),
     }
+
+
+def _warm_libraries(device: str) -> None:
+    """A step of next to nothing, so that what libraries load at their first call is not the case's memory."""
+    import torch
+
+    with torch.device(device):
+        layers = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.LayerNorm(8))
+        optimizer = torch.optim.AdamW(layers.parameters(), fused=True)
+        for half in (False, True):
+            with torch.autocast(device, torch.bfloat16, enabled=half):
+                result = layers(torch.ones(4, 8)).float().sum()
+            result.backward()
+            optimizer.step()
+
+
+def _give_back() -> None:
+    """Return free memory of building to the system, where the C library can."""
+    import ctypes
+
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError):
+        return
+
+
+def _pin_allocator() -> None:
+    """Fix the thresholds of the C library's allocator: left alone, it moves them by what was freed before."""
+    import ctypes
+
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):  # another C library
+        return
+    for option, value in _MALLOPT:
+        mallopt(option, value)
+    import torch
+
+    torch.empty(31 * 2**20, dtype=torch.uint8)  # the heap grows once, untouched, and stays
 
 
 def allocator() -> str:
@@ -82,13 +131,16 @@ def measure(case: Case, machine: Machine, settings: Settings, effort: Effort, se
 
     kernel = KERNELS[case.kernel]
     settled = prepare(settings, machine.device)
-    resting = _resident_bytes()
     synchronise = _synchroniser(machine.device)
     clock = Clock(synchronise, threads=settings.threads)
     control = control_kernel(machine.device)
-    _reset_peak(machine.device)
+    control()
+    _warm_libraries(machine.device)
+    resting = _resident_bytes() if machine.device == "cpu" else 0
     work = kernel.build(case.parameters, machine)
     gc.collect()
+    _give_back()
+    _reset_peak(machine.device)
     gc.disable()
     if work.sampler is not None:
         warm_ups, samples = work.sampler(effort)

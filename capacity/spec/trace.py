@@ -9,10 +9,12 @@ class TracedOp(Record):
     """Calls of one library op on operands of known size and place.
 
     name: the library's, as "mm" or "native_layer_norm". kind: "product", "attention", "convolution", "recurrent", "pointwise",
-    "view" or "other". phase: which part of the workload. calls: how often in a run. batch, m, n, k: of products. flop: of
+    "view" or "other". phase: which part of the workload. calls: how often in a run. batch, m, n, k: of products;
+    m: how many tensors, of calls on lists; gradients of an embedding's backward. layout: of operands, where it matters. flop: of
     products, attention and convolutions. elements: the most numbers any operand holds. near_bytes: operands in the last-level
     cache, far_bytes: in memory; those in the first levels cost no traffic. fresh_bytes: of results for which the system gives
-    untouched pages. nodes: recorded for a backward pass. modules: calls of Python modules around the op.
+    untouched pages. nodes: recorded for a backward pass. switches: the call
+    before was of another op, so that code comes from further away.
     """
 
     name: str
@@ -31,6 +33,7 @@ class TracedOp(Record):
     far_bytes: float = 0.0
     fresh_bytes: float = 0.0
     nodes: float = 0.0
+    switches: float = 0.0
 
 
 class Trace(Record):

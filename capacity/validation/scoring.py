@@ -33,7 +33,7 @@ def score(rows: pd.DataFrame, metric: str) -> dict[str, Any]:
     baselines = {
         f"{name}_mdape": float(np.nanmedian(np.abs(priced[name].to_numpy(dtype=float) / measured - 1.0)))
         for name in priced.columns
-        if str(name).startswith("baseline")
+        if str(name).startswith("baseline") and priced[name].notna().any()
     }
     p10, p50, p90 = np.quantile(signed, (0.1, 0.5, 0.9))
     return (

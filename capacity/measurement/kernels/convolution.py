@@ -25,6 +25,14 @@ _SHAPES = (
     (16, 16, 32, 16, 3, 1),
     (1, 64, 64, 16, 3, 1),
     (4, 3, 384, 128, 16, 16),
+    (2, 384, 384, 3, 3, 1),
+    (8, 192, 192, 6, 3, 1),
+    (2, 96, 96, 20, 3, 1),
+    (4, 320, 640, 6, 3, 2),
+    (4, 640, 640, 3, 3, 1),
+    (4, 192, 384, 6, 1, 2),
+    (8, 3, 32, 64, 7, 2),
+    (8, 3, 128, 48, 8, 8),
 )
 
 
@@ -33,7 +41,7 @@ def _cases(profile: str, machine: Machine) -> Iterable[dict[str, Any]]:
     for dtype in ("fp32", "bf16"):
         for b, c, o, side, size, stride in _SHAPES if profile == FULL else _SHAPES[:1]:
             for backward in (False, True):
-                for last in (False, True) if profile == FULL and size == 3 and side > 14 else (False,):
+                for last in (False, True) if profile == FULL and size == 3 and side > 5 else (False,):
                     yield {
                         "dtype": dtype, "images": b * scale, "in": c, "out": o, "side": side, "kernel": size, "stride": stride,
                         "channels_last": last, "backward": backward,

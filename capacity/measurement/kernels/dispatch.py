@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 CALLS = (
     "empty", "view", "detach", "add", "mm", "linear", "linear_module", "norm_module", "softmax", "attention", "convert", "item",
-    "linear_backward", "layers_backward", "autocast_linear",
+    "linear_backward", "layers_backward", "autocast_linear", "chain", "chain_wide", "chain_backward", "chain_backward_wide", "chain_autocast",
+    "chain_modules",
 )  # fmt: skip
 SIDE = 8
 
@@ -53,7 +54,39 @@ def _calls(device: str) -> dict[str, Callable[[], object]]:
         with torch.autocast(device, torch.bfloat16):
             linear(x)
 
+    def chain(rows: int, columns: int, *, backward: bool, half: bool = False) -> Callable[[], object]:
+        # Ops of many kinds, none twice in a row: what a call costs when its code was not used last.
+        value = torch.randn(rows, columns, device=device, requires_grad=backward)
+        weight = torch.randn(columns, columns, device=device, requires_grad=backward)
+        scale = torch.ones(columns, device=device, requires_grad=backward)
+
+        def run() -> None:
+            with torch.set_grad_enabled(backward), torch.autocast(device, torch.bfloat16, enabled=half):
+                y = functional.linear(value, weight)
+                y = functional.gelu(y + scale)
+                y = functional.layer_norm(y * scale, (columns,), scale, scale)
+                y = torch.softmax(y, -1).view(columns, rows).t()
+                y = torch.cat((torch.relu(y), torch.sigmoid(y)), -1)[:, :columns]
+                y = functional.silu(y.contiguous()) + torch.tanh(y).mean(-1, keepdim=True)
+                y = functional.linear(y, weight).pow(2).sum()
+                if backward:
+                    y.backward()
+
+        return run
+
+    with torch.device(device):
+        modules = torch.nn.Sequential(
+            torch.nn.Linear(SIDE, SIDE), torch.nn.LayerNorm(SIDE), torch.nn.GELU(), torch.nn.Linear(SIDE, SIDE), torch.nn.Tanh(),
+            torch.nn.Softmax(-1), torch.nn.Dropout(0.0), torch.nn.SiLU(), torch.nn.Sigmoid(), torch.nn.Linear(SIDE, SIDE),
+        )  # fmt: skip
+
     return {
+        "chain": chain(16, 64, backward=False),
+        "chain_wide": chain(256, 256, backward=False),
+        "chain_backward": chain(16, 64, backward=True),
+        "chain_backward_wide": chain(256, 256, backward=True),
+        "chain_autocast": chain(64, 128, backward=True, half=True),
+        "chain_modules": without_gradient(lambda: modules(x)),
         "empty": lambda: torch.empty(SIDE, device=device),
         "view": lambda: x.view(-1),
         "detach": x.detach,

@@ -1,0 +1,28 @@
+"""What was measured on this machine: a folder of the user's, beside the catalogue that comes with the package."""
+
+from __future__ import annotations
+
+import os
+
+from capacity.errors import InputError
+
+THIS_MACHINE = "this-machine"
+
+
+def own_folder() -> str:
+    """Where `capacity calibrate local` writes: $CAPACITY_HOME, else `capacity` in the user's data folder."""
+    root = os.environ.get("XDG_DATA_HOME") or os.path.join(os.path.expanduser("~"), ".local", "share")
+    return os.environ.get("CAPACITY_HOME") or os.path.join(root, "capacity")
+
+
+def laws_path() -> str:
+    """The fitted laws of this machine's library calls."""
+    return os.path.join(own_folder(), f"{THIS_MACHINE}.json")
+
+
+def measured_folder() -> str:
+    """The folder, once this machine was calibrated; raises InputError before."""
+    folder = own_folder()
+    if not os.path.isfile(os.path.join(folder, "devices", f"{THIS_MACHINE}.toml")):
+        raise InputError(f"{THIS_MACHINE} was not measured yet: run `capacity bench`, then `capacity calibrate local`")
+    return folder

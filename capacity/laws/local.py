@@ -1,0 +1,204 @@
+"""Laws of one machine for library calls: seconds by what a call does, each term a physical one, fitted on its kernels.
+
+A call takes a launch, its arithmetic and its traffic, in sum: on a processor they hardly overlap. What differs from op
+to op (the launch, the arithmetic of an element, a product's panels) is the op's own; what belongs to the machine (bytes
+from the last cache and from memory, fresh pages, calls of Python modules, nodes recorded for backward, code that was not used last) is shared by all.
+"""
+
+from __future__ import annotations
+
+from capacity.errors import FileFormatError
+from capacity.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+    from capacity.spec.trace import Trace, TracedOp
+
+SCHEMA = 1
+# Terms of the machine, shared by all ops.
+MACHINE = "machine"
+NEAR, FAR, FRESH, MODULES, NODES, SWITCHES = "near_bytes", "far_bytes", "fresh_bytes", "modules", "nodes", "switches"
+# What a node recorded in the forward pass costs there; the rest is paid when backward runs through it.
+NODE_SHARE_FORWARD = 0.4
+THIN_ROWS = 4.0
+_BACKWARD = "backward"
+
+
+def family(op: TracedOp) -> str:
+    """Which law an op follows: ops of one family share its terms."""
+    if op.kind == "product":
+        if op.name.startswith("linear-"):
+            return f"{op.name}-thin" if op.m <= THIN_ROWS else op.name
+        if op.batch > 1.0:
+            return "batched product"
+        return "thin product" if min(op.m, op.n) <= THIN_ROWS else "product"
+    if op.kind == "attention":
+        return "attention backward" if _BACKWARD in op.name else "attention step" if op.m <= THIN_ROWS else "attention"
+    if op.kind == "convolution":
+        direction = "convolution backward" if _BACKWARD in op.name else "convolution"
+        return f"{direction}, channels {op.layout}"
+    return f"{op.name} {op.layout}".strip()
+
+
+def terms(op: TracedOp) -> dict[tuple[str, str], float]:
+    """What one call does, by (law, term): amounts that a law's seconds per unit multiply."""
+    law = f"{family(op)} {op.dtype}".strip()
+    found: dict[tuple[str, str], float] = {(law, "calls"): 1.0}
+    if op.kind == "product":
+        found |= {
+            (law, "m n k"): op.batch * op.m * op.n * op.k * (op.flop / max(2.0 * op.batch * op.m * op.n * op.k, 1.0)),
+            (law, "m n"): op.batch * op.m * op.n,
+            # A transposed operand is packed along the other way, at another price.
+            (law, f"m k {op.layout[:1]}"): op.batch * op.m * op.k,
+            (law, f"n k {op.layout[1:]}"): op.batch * op.n * op.k,
+        }
+    elif op.kind == "attention":
+        found |= {
+            (law, "flop"): op.flop,
+            (law, "scores"): op.batch * op.m * op.n,
+            (law, "elements"): op.elements,
+        }
+    elif op.kind == "convolution":
+        found |= {
+            (law, "flop"): op.flop,
+            (law, "outputs"): op.m * op.n,
+            (law, "patches"): op.m * op.k,
+            (law, "weights"): op.n * op.k,
+        }
+    elif op.kind == "recurrent":
+        found |= {(law, "flop"): op.flop, (law, "elements"): op.elements}
+    elif op.kind != "view":
+        found[law, "elements"] = op.elements
+        if op.m:
+            found[law, "m"] = op.m
+    for name in (NEAR, FAR, FRESH, NODES, SWITCHES):
+        amount = getattr(op, name)
+        if amount:
+            found[MACHINE, name] = amount
+    return found
+
+
+def run_terms(trace: Trace, fresh_bytes: float | None = None) -> dict[tuple[str, str], float]:
+    """Terms of a whole run. fresh_bytes: what was measured of fresh pages, in place of what the trace expects."""
+    found: dict[tuple[str, str], float] = {}
+    for op in trace.ops:
+        for key, amount in terms(op).items():
+            found[key] = found.get(key, 0.0) + amount * op.calls
+    found[MACHINE, MODULES] = sum(trace.modules.values())
+    if fresh_bytes is not None:
+        found[MACHINE, FRESH] = fresh_bytes
+    return found
+
+
+class LocalLaws(Record):
+    """Fitted laws of one machine.
+
+    seconds: per unit of each term, by law; "any KIND DTYPE" stands in for ops never measured. spread: quantiles
+    (5, 50, 95 %) of ln(measured / predicted). environment: where it was fitted. The cache sizes are those that decided
+    which bytes count as near.
+    """
+
+    seconds: Mapping[str, Mapping[str, float]]
+    spread: tuple[float, float, float]
+    environment: Mapping[str, Any]
+    threads: int
+    inner_cache_bytes: float
+    last_cache_bytes: float
+    settings: Mapping[str, Any] = {}
+    device: str = "cpu"
+
+    def law_of(self, law: str, kind: str) -> Mapping[str, float] | None:
+        """The terms of a law, or of the one that stands in for it; None where nothing like it was measured."""
+        found = self.seconds.get(law)
+        if found is not None:
+            return found
+        name, _, dtype = law.rpartition(" ")
+        general = name.removeprefix("thin ").removesuffix("-thin")
+        if general != name and f"{general} {dtype}" in self.seconds:
+            return self.seconds[f"{general} {dtype}"]
+        for other in (f"{name} {near}" for near in _NEAREST.get(dtype, ("fp32",))):
+            if other in self.seconds:
+                return self.seconds[other]
+        for pool in (f"any {kind} {dtype}", f"any {kind} fp32"):
+            if pool in self.seconds:
+                return self.seconds[pool]
+        return None
+
+    def op_s(self, op: TracedOp) -> float | None:
+        """Seconds of one call; None where its kind was never measured."""
+        total = 0.0
+        machine = self.seconds[MACHINE]
+        for (law, term), amount in terms(op).items():
+            if law == MACHINE:
+                total += amount * machine.get(term, 0.0) * (term != NODES)
+                continue
+            rates = self.law_of(law, op.kind)
+            if rates is None:
+                return None
+            total += amount * rates.get(term, 0.0)
+        return total
+
+    def trace_s(self, trace: Trace) -> tuple[dict[str, float], list[str]]:
+        """Seconds of a run by phase, and the ops that could not be priced."""
+        phases = dict.fromkeys(trace.phases or ("",), 0.0)
+        missing: dict[str, None] = {}
+        machine = self.seconds[MACHINE]
+        for phase, calls in trace.modules.items():
+            phases[phase] = phases.get(phase, 0.0) + calls * machine.get(MODULES, 0.0)
+        backward = next((name for name in phases if name == _BACKWARD), None)
+        for op in trace.ops:
+            seconds = self.op_s(op)
+            if seconds is None:
+                missing[f"{op.name} {op.dtype}"] = None
+                continue
+            phases[op.phase] = phases.get(op.phase, 0.0) + op.calls * seconds
+            node = op.calls * op.nodes * machine.get(NODES, 0.0)
+            there = op.phase if backward is None else backward
+            phases[op.phase] += node * NODE_SHARE_FORWARD
+            phases[there] = phases.get(there, 0.0) + node * (1.0 - NODE_SHARE_FORWARD)
+        return phases, list(missing)
+
+
+# Formats whose laws are nearest, best first.
+_NEAREST = {
+    "bf16": ("fp16", "fp32"),
+    "fp16": ("bf16", "fp32"),
+    "fp64": ("fp32",),
+    "int64": ("fp32",),
+    "int32": ("fp32",),
+    "bool": ("fp32",),
+}
+
+
+def pool(law: str, kind: str) -> str:
+    """The name of what stands in for a law of a kind."""
+    return f"any {kind} {law.rpartition(' ')[2]}"
+
+
+def named(terms_: Iterable[tuple[str, str]]) -> list[str]:
+    """Laws in a set of terms, the machine's left out."""
+    return sorted({law for law, _ in terms_ if law != MACHINE})
+
+
+def to_document(laws: LocalLaws) -> dict[str, Any]:
+    """Plain values for a file."""
+    from capacity.record import asdict
+
+    return {"schema": SCHEMA, **asdict(laws)}
+
+
+def from_document(document: Any, path: str) -> LocalLaws:
+    """The laws of a file; raises FileFormatError for anything else."""
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise FileFormatError(f"{path}: holds no laws of schema {SCHEMA}: run `capacity calibrate local` again")
+    fields = {name: value for name, value in document.items() if name != "schema"}
+    try:
+        low, mid, high = fields["spread"]
+        return LocalLaws(**(fields | {"spread": (float(low), float(mid), float(high))}))
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileFormatError(
+            f"{path}: is incomplete ({str(error)[:80]}): run `capacity calibrate local` again"
+        ) from None

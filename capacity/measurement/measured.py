@@ -1,0 +1,78 @@
+"""The measurements of one machine and setting in a store, with the library calls each case consists of."""
+
+from __future__ import annotations
+
+from capacity.errors import InputError
+from capacity.measurement.case import Case, Machine
+from capacity.measurement.check import by_case, summaries
+from capacity.measurement.registry import KERNELS
+from capacity.measurement.store import read
+from capacity.spec.measurement import OK
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from capacity.spec.measurement import Measurement
+    from capacity.spec.trace import Trace
+
+# What makes two runs comparable.
+_SAME = ("cpu", "gpu", "torch", "threads", "device", "plan")
+
+
+class Measured:
+    """Cases that were timed, by name; the latest machine and setting where a store holds several."""
+
+    def __init__(self, path: str) -> None:
+        environments, measurements = read(path)
+        self.environment, self.visits = _latest(environments, measurements, path)
+        self.settings = next((dict(visit.settings) for visit in self.visits if visit.settings), {})
+        self.threads = int(self.settings.get("threads", 1))
+        self.device = self.visits[0].device
+        self.summaries = summaries(self.visits)
+        levels = self.environment.get("caches_bytes") or {}
+        last = float(max(levels.values(), default=32 * 2**20))
+        self.inner_cache_bytes = float(levels.get("L2", 2**20)) * self.threads
+        self.last_cache_bytes = last
+        self.machine = Machine(device=self.device, threads=self.threads, cache_bytes=last)
+        self.cases = {
+            name: Case(visits[0].kernel, visits[0].parameters)
+            for name, visits in by_case(self.visits).items()
+            if name in self.summaries
+        }
+
+    def of_kind(self, *kinds: str) -> list[str]:
+        """Names of cases of some kinds that run in one process."""
+        return [
+            name
+            for name, case in self.cases.items()
+            if case.kernel in KERNELS and KERNELS[case.kernel].kind in kinds and not KERNELS[case.kernel].processes
+        ]
+
+    def trace(self, name: str) -> Trace | None:
+        """The calls of a case; None where shapes alone do not tell them."""
+        import warnings
+
+        from capacity.measurement.residency import Caches
+        from capacity.measurement.tracing import trace_case
+
+        caches = Caches(inner_bytes=self.inner_cache_bytes, last_bytes=self.last_cache_bytes)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return trace_case(self.cases[name], self.machine, caches)
+        except Exception:  # noqa: BLE001 - torch raises many kinds for what cannot be traced
+            return None
+
+
+def _latest(
+    environments: Mapping[str, Mapping[str, Any]], measurements: Sequence[Measurement], path: str
+) -> tuple[Mapping[str, Any], list[Measurement]]:
+    """The visits of one machine and setting: of the last environment in the store."""
+    good = [visit for visit in measurements if visit.status == OK and visit.environment in environments]
+    if not good:
+        raise InputError(f"{path}: holds no measurement that succeeded: run `capacity bench --to {path}`")
+    last = environments[good[-1].environment]
+    same = {key for key, facts in environments.items() if all(facts.get(name) == last.get(name) for name in _SAME)}
+    return last, [visit for visit in good if visit.environment in same]

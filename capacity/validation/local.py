@@ -1,0 +1,186 @@
+"""This machine's laws, fitted on kernels, held against whole workloads: steps, phases, prefill, decode, memory.
+
+No workload was fitted on. The interval of a row comes from the errors of the other families only, so that each family is
+predicted as one never seen.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pandas as pd
+
+from capacity.catalogue.own import laws_path
+from capacity.errors import FileFormatError, InputError
+from capacity.laws.local import FAR, MACHINE, LocalLaws, from_document
+from capacity.measurement.measured import Measured
+from capacity.validation import scoring
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from capacity.spec.trace import Trace
+
+DEFAULT_DATA = "capacity-bench.jsonl"
+STEP, PASS, PHASE, MEMORY = "step_time_s", "pass_time_s", "phase_time_s", "peak_memory_bytes"
+WORKLOADS = ("training", "inference")
+COVERAGE = 0.9
+VIEWS = {
+    "metric": ("metric",),
+    "family": ("metric", "family"),
+    "dtype": ("metric", "dtype"),
+    "form": ("metric", "form"),
+    "phase": ("metric", "phase"),
+    "all": ("metric", "family", "dtype"),
+}
+
+
+def validate(data: str | None = None) -> dict[str, Any]:
+    """Score the laws of this machine on the workloads of a store; see `capacity.validation.validate`.
+
+    Raises InputError where there are no laws or no workloads, FileFormatError for files that are something else.
+    """
+    path = data or DEFAULT_DATA
+    if data is None and not os.path.exists(path):
+        raise InputError(f"{DEFAULT_DATA} is not here: measure with `capacity bench`, or give --data FILE")
+    laws = read_laws()
+    rows = predict(laws, Measured(path))
+    scored = {metric: rows[rows["metric"] == metric] for metric in (STEP, PASS, PHASE, MEMORY)}
+    groups: list[dict[str, Any]] = []
+    for metric, part in scored.items():
+        if len(part):
+            keys = [names for names in VIEWS.values() if names[-1] != "phase" or metric == PHASE]
+            groups += scoring.groups(part, metric, keys)
+    whole = rows[rows["metric"].isin((STEP, PASS))]
+    unpriced = rows[rows["mid"].isna()]
+    return {
+        "schema": scoring.SCHEMA,
+        "kind": "local",
+        "overall": scoring.score(whole, STEP),
+        "groups": groups,
+        "worst": scoring.worst(whole, "s"),
+        "unpriced": {str(why): int(count) for why, count in unpriced["why"].value_counts().items()},
+        "baselines": {"baseline_mdape": "naive"},
+        "machine": dict(laws.environment),
+        "views": VIEWS,
+        "rows": rows,
+    }
+
+
+def read_laws(path: str | None = None) -> LocalLaws:
+    """The laws `capacity calibrate local` wrote."""
+    path = path or laws_path()
+    try:
+        with open(path, encoding="utf-8") as file:
+            document = json.load(file)
+    except FileNotFoundError:
+        raise InputError(f"{path} is not there: run `capacity calibrate local` first") from None
+    except (OSError, ValueError) as error:
+        raise FileFormatError(f"{path}: cannot be read ({str(error)[:80]})") from None
+    return from_document(document, path)
+
+
+def predict(laws: LocalLaws, measured: Measured) -> pd.DataFrame:
+    """A row for each step, phase, pass and peak of memory: measured, low, mid, high, baseline, and why where unpriced."""
+    rows: list[dict[str, Any]] = []
+    for name in measured.of_kind(*WORKLOADS):
+        case, summary = measured.cases[name], measured.summaries[name]
+        parameters = case.parameters
+        training = case.kernel != "inference"
+        common = {
+            "family": str(parameters.get("family", case.kernel)) if training else f"decoder {parameters['phase']}",
+            "dtype": str(parameters.get("dtype", parameters.get("form"))),
+            "form": str(parameters.get("form", "")),
+            "why": "",
+            "phase": "",
+        }
+        trace = None if parameters.get("compiled") else measured.trace(name)
+        metric = STEP if training else PASS
+        if trace is None:
+            why = "compiled code is not a list of library calls" if parameters.get("compiled") else "cannot be traced"
+            rows.append({"id": name, "metric": metric, "measured": summary.seconds, **common, "why": why})
+            continue
+        seconds, missing = laws.trace_s(trace)
+        if missing:
+            common["why"] = f"not measured here: {', '.join(missing[:3])}"
+        naive = roofline(laws, trace)
+        total = {"mid": np.nan if missing else sum(seconds.values()), "baseline": sum(naive.values())}
+        rows.append({"id": name, "metric": metric, "measured": summary.seconds, **total, **common})
+        if not missing and summary.parts_s:
+            for phase, value in summary.parts_s.items():
+                part = {"measured": value, "mid": seconds.get(phase, np.nan), "baseline": naive.get(phase, np.nan)}
+                rows.append({"id": f"{name}:{phase}", "metric": PHASE, **common, **part, "phase": phase})
+        rows += _memory(name, measured, trace, common)
+    if not rows:
+        raise InputError("the store holds no training or inference workload: run `capacity bench training inference`")
+    table = pd.DataFrame(rows).reindex(
+        columns=[
+            "id",
+            "metric",
+            "family",
+            "dtype",
+            "form",
+            "phase",
+            "measured",
+            "low",
+            "mid",
+            "high",
+            "baseline",
+            "why",
+        ]
+    )
+    for metric in table["metric"].unique():
+        index = table.index[table["metric"] == metric]
+        low, high = _intervals(table.loc[index])
+        table.loc[index, "low"], table.loc[index, "high"] = low, high
+    return table
+
+
+def roofline(laws: LocalLaws, trace: Trace) -> dict[str, float]:
+    """The naive estimate on measured ceilings, by phase: each call's FLOPs at the best product rate or its bytes at the memory's."""
+    phases: dict[str, float] = {}
+    far = laws.seconds[MACHINE].get(FAR, 0.0)
+    for op in trace.ops:
+        rate = laws.law_of(f"product {op.dtype}", "product") or {}
+        compute = op.flop / 2.0 * rate.get("m n k", 0.0)
+        slower = max(compute, (op.near_bytes + op.far_bytes + op.fresh_bytes) * far)
+        phases[op.phase] = phases.get(op.phase, 0.0) + op.calls * slower
+    return phases
+
+
+def _memory(name: str, measured: Measured, trace: Trace, common: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the process held at most: what it held before, and what the trace had alive at once."""
+    visits = [visit for visit in measured.visits if visit.case == name]
+    peaks = [visit.peak_memory_bytes for visit in visits if visit.peak_memory_bytes]
+    resting = [visit.resting_memory_bytes for visit in visits if visit.resting_memory_bytes is not None]
+    if not peaks or not resting:
+        return []
+    rested = float(np.median(resting))
+    facts = visits[0].facts
+    # The rule of thumb: weights, gradients and two moments in fp32, or the weights alone; nothing else.
+    naive = float(facts.get("parameters", 0.0)) * 16.0 or float(facts.get("weight_bytes", np.nan))
+    row = {"measured": float(np.median(peaks)), "mid": rested + trace.peak_bytes, "baseline": naive}
+    return [{"id": f"{name}:memory", "metric": MEMORY, **row, **common}]
+
+
+def _intervals(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """The 90 % interval of each row from the errors of the other families (split-conformal, each family left out)."""
+    off = np.log(rows["measured"].to_numpy(dtype=float) / rows["mid"].to_numpy(dtype=float))
+    families = rows["family"].to_numpy()
+    low = np.full(len(rows), np.nan)
+    high = np.full(len(rows), np.nan)
+    for one in np.unique(families):
+        inside = families == one
+        known = off[~inside & np.isfinite(off)]
+        if len(known) < 5:
+            known = off[np.isfinite(off)]
+        if not len(known):
+            continue
+        beyond = min(1.0, (1.0 + COVERAGE) / 2.0 * (len(known) + 1) / len(known))
+        below, above = np.quantile(known, (1.0 - beyond, beyond))
+        mid = rows["mid"].to_numpy(dtype=float)[inside]
+        low[inside], high[inside] = mid * np.exp(min(below, 0.0)), mid * np.exp(max(above, 0.0))
+    return low, high
