@@ -100,6 +100,10 @@ KEYS = (
     "burst",
     "prefix_hit",
     "receive_steps",
+    "prefill_workers",
+    "prefill_tp",
+    "prefill_ep",
+    "prefill_attention_dp",
     "draft_tokens",
     "acceptance",
 )

@@ -11,7 +11,7 @@ from capacity.estimators.serving_time import Prompt, decode_step, one_pass, pref
 from capacity.estimators.sharding import shard_replica
 from capacity.estimators.work import Machine
 from capacity.formula import scaled, sourced, total
-from capacity.formulas import memory, schedule
+from capacity.formulas import collectives, memory, schedule
 from capacity.laws.engine import fitted_engines
 from capacity.record import Record, replace
 from capacity.spec.plan import Plan
@@ -33,6 +33,8 @@ PERSONAL = ("consumer", "laptop", "embedded", "phone")
 ACTIVATION_TOKENS = 8192.0
 # A recurrence keeps its state in fp32.
 STATE_BYTES = 4.0
+# Two pools agree on where a cache goes before it moves.
+HAND_OVER_S = 5e-3
 # Buffers of the collectives of a replica on several devices.
 COMMUNICATOR_BYTES = 0.5e9
 
@@ -44,6 +46,7 @@ class Service(Record):
     between 1 - spread and 1 of the longest. burst: share of requests that arrive together at the start. prefix_hit: share of
     prompt tokens whose keys are cached already. drafted: tokens proposed for each checked one; accepted: of these
     on average. receive_steps: decode steps after which the engine looks for new requests.
+    prefill_workers: replicas that only read prompts, laid out by prefill_plan, and hand the cache over (0: none).
     """
 
     engine: Engine
@@ -57,6 +60,8 @@ class Service(Record):
     drafted: float = 0.0
     accepted: float = 0.0
     receive_steps: float = 1.0
+    prefill_workers: float = 0.0
+    prefill_plan: Plan = Plan()
 
     @property
     def widths(self) -> dict[str, float]:
@@ -128,6 +133,7 @@ class Load(Record):
     prompt: dict[str, float]
     running: float
     room: Room
+    hand_over_s: float = 0.0
 
     @property
     def each(self) -> float:
@@ -278,7 +284,16 @@ def step_table(model: ModelSpec, sequences: float, prompt: float, written: float
 def machine_of(cluster: Cluster, service: Service) -> Machine:
     """The devices of a replica with the formats it serves in."""
     device = cluster.device
-    return Machine(cluster, service.formats, service.kv_format, service.kv_bytes, reach=reachable_share(device))
+    engine = service.engine
+    return Machine(
+        cluster,
+        service.formats,
+        service.kv_format,
+        service.kv_bytes,
+        reachable_share(device),
+        engine.half_accumulate,
+        engine.warp_products,
+    )
 
 
 def load_replica(
@@ -317,9 +332,61 @@ def load_replica(
         )
         work = prompt_work(model, read, engine)
         prompt = prefill(model, engine, read)
+        if service.prefill_workers:
+            pool = service.prefill_plan
+            read = Prompt(model, pool, machine, fresh, known, engine.chunk_tokens, 1.0, workload.output_len)
+            prompt = prefill(model, engine, read)
+            work = {"apart": 0.0}
+            step = _handed_step(model, plan, machine, workload, service, each, step, total(prompt))
+        if plan.pp > 1.0:
+            # Chunks of one prompt follow each other through the stages.
+            passed = schedule.pipelined_share(read.tokens / read.chunk_tokens, plan.pp)
+            prompt = {name: scaled(value, passed) for name, value in prompt.items()}
     else:
         prompt = step = work = one_pass(model, plan, machine, engine, running, workload.prompt_len)
-    return Load(model, workload, plan, cluster, service, parts, fits, step, work, prompt, running, room)
+    hand_over = 0.0
+    if service.prefill_workers and feeding.generates(model):
+        # A rank sends what its peers of the other pool hold of the prompt's keys and values.
+        moved = workload.prompt_len * room.token_bytes + room.state_bytes
+        hand_over = collectives.point_to_point_time_s(moved, machine.link(plan.devices + 1e9), HAND_OVER_S)
+    return Load(model, workload, plan, cluster, service, parts, fits, step, work, prompt, running, room, hand_over)
+
+
+def _handed_step(
+    model: ModelSpec,
+    plan: Plan,
+    machine: Machine,
+    workload: Workload,
+    service: Service,
+    each: float,
+    step: dict[str, float],
+    prompt: float,
+) -> dict[str, float]:
+    """The decode step where others read the prompts: those that are being read, or wait for it, are not in the batch."""
+    servers = service.prefill_workers * service.prefill_plan.attention_dp
+    requests = each * plan.attention_dp * plan.dp
+    decoding_each = each
+    for _ in range(_SETTLING):
+        decoding = total(step) * workload.output_len / (1.0 + service.accepted)
+        away = prompt + schedule.pool_wait_s(prompt, servers, requests, decoding)
+        found = max(each * decoding / (decoding + away), 1.0)
+        # Half of the way at a time: a shorter step sends requests back sooner.
+        decoding_each = (decoding_each * found) ** 0.5
+        step = decode_step(
+            model,
+            plan,
+            machine,
+            service.engine,
+            decoding_each,
+            workload.prompt_len,
+            workload.output_len / 2.0,
+            service.drafted,
+        )
+    return step
+
+
+# Rounds after which the batch of a pool that decodes has settled.
+_SETTLING = 5
 
 
 def first_token_s(load: Load, step: float, work: float, prompt: float, decoding: float) -> float:
@@ -338,6 +405,25 @@ def first_token_s(load: Load, step: float, work: float, prompt: float, decoding:
         waiting = schedule.prompt_queue_wait_s(work, decoding, each)
     burst = schedule.burst_wait_s(work, max(load.workload.concurrency / load.plan.attention_dp, each))
     return schedule.time_to_first_token_s(prompt, looks, waiting, burst, load.service.burst, front)
+
+
+def handed_token_s(load: Load, prompt: float, decoding: float) -> float:
+    """Time to first token where a pool of its own reads the prompts, before any wait for KV cache."""
+    engine, service = load.service.engine, load.service
+    front = sourced(engine.front_end_s, "front end of the server", engine.source, "measured")
+    front = total(
+        {
+            "front end": front,
+            "tokens": scaled(engine.front_end_token_s, load.workload.prompt_len),
+            "hand-over of the cache": load.hand_over_s,
+        }
+    )
+    # Each group of a worker's ranks reads a prompt of its own.
+    servers = service.prefill_workers * service.prefill_plan.attention_dp
+    requests = scaled(load.running, load.plan.dp)
+    waiting = schedule.pool_wait_s(prompt, servers, requests, decoding)
+    burst = scaled(schedule.burst_wait_s(prompt, requests), 1.0 / servers)
+    return schedule.time_to_first_token_s(prompt, 0.0, waiting, burst, service.burst, front)
 
 
 def reachable_share(device: Device) -> float:

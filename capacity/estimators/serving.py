@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 
 from capacity.errors import InputError
-from capacity.estimators import feeding
+from capacity.estimators import feeding, layout
 from capacity.estimators.case import FORMATS, default_format, read_format
 from capacity.estimators.checkpoint import checkpoint_formats, is_gguf
 from capacity.estimators.composed import composed_interval
@@ -18,6 +18,7 @@ from capacity.estimators.replica import (
     Service,
     fewest_replica,
     first_token_s,
+    handed_token_s,
     load_replica,
     room_of,
     step_table,
@@ -186,15 +187,27 @@ def _engine_name(case: Case, word: str, personal: bool) -> str:
     return "llama.cpp" if alone and feeding.generates(case.model) else "vllm"
 
 
-def _habits(case: Case) -> dict[str, float]:
+def _habits(case: Case) -> dict[str, Any]:
     """What a load looks like beside lengths and number, where the user says so."""
     take = case.assumptions.take
-    found = {
+    found: dict[str, Any] = {
         "spread": take("length spread", case.number("length_spread", "1", 0.0, 1.0), 0.2, "1", "lengths from 0.8 to 1"),
         "burst": take("opening burst", case.number("burst", "1", 0.0, 1.0), 0.1, "1", "one round of ten comes at once"),
         "prefix_hit": case.number("prefix_hit", "1", 0.0, 1.0) or 0.0,
         "receive_steps": case.number("receive_steps", "1", 1.0, 1000.0, whole=True) or 1.0,
     }
+    workers = case.number("prefill_workers", "1", 1.0, 4096.0, whole=True)
+    if workers:
+        sizes = {
+            name: case.number(f"prefill_{name}", "1", 1.0, 4096.0, whole=True) or 1.0
+            for name in ("tp", "ep", "attention_dp")
+        }
+        pool = Plan(tp=sizes["tp"], ep=sizes["ep"], attention_dp=sizes["attention_dp"])
+        layout.check_heads(case.model, pool.tp)
+        layout.check_experts(case.model, pool)
+        found |= {"prefill_workers": workers, "prefill_plan": pool}
+    elif any(f"prefill_{name}" in case.request for name in ("tp", "ep", "attention_dp")):
+        raise InputError("a layout of prefill workers is given without --prefill-workers: say how many there are")
     drafted = case.number("draft_tokens", "1", 1.0, 64.0, whole=True)
     if drafted:
         rate = take(
@@ -232,7 +245,11 @@ def _generation(case: Case, load: Load, alone: bool) -> Account:
         token = schedule.time_per_output_token_s(step, work, length, load.each, 0.5 if together else 1.0, per_step)
         # What is uncertain of it is mostly how long an engine lets a request wait, which slows no step.
         decoding = scaled(step, workload.output_len / per_step)
-        first = scaled(first_token_s(load, step, work, prompt, decoding), factor.get("waiting", 1.0))
+        if service.prefill_workers:
+            reached = handed_token_s(load, prompt, decoding)
+        else:
+            reached = first_token_s(load, step, work, prompt, decoding)
+        first = scaled(reached, factor.get("waiting", 1.0))
         request = schedule.request_time_s(first, token, workload.output_len)
         # Requests beyond those that memory holds wait for a whole one to finish.
         rounds = max(workload.concurrency / load.running - 1.0, 0.0)
@@ -301,6 +318,7 @@ def _shared(
     """What every kind of serving states: memory, work, power, money, for one step and a rate of items."""
     plan, cluster = load.plan, load.cluster
     ranks = plan.tp * plan.pp * plan.attention_dp
+    pool = load.service.prefill_workers * load.service.prefill_plan.devices
     work = model_flop(table)
     active = active_parameter_count(lower(load.model, Tokens()))
     peak, _ = peak_flop_per_s(cluster.device, FORMATS[load.service.word][1])
@@ -335,9 +353,9 @@ def _shared(
         if cluster.usd_per_device_hour is not None:
             second = cluster.usd_per_device_hour / 3600.0 * factor.get("price", 1.0)
             values[f"cost_per_million_{item}s"] = Value(
-                scaled(money.usd_per_token(second, plan.devices, rate), 1e6), "USD", note
+                scaled(money.usd_per_token(second, plan.devices + pool, rate), 1e6), "USD", note
             )
-            values["cost_per_hour"] = Value(second * 3600.0 * plan.devices, "USD", "all replicas")
+            values["cost_per_hour"] = Value(second * 3600.0 * (plan.devices + pool), "USD", "all replicas")
         if fewest is not None:
             values["fewest_devices"] = Value(fewest.devices, "1", "that hold the weights and one request")
         return values
@@ -396,6 +414,9 @@ def _setting(load: Load) -> str:
         ("ep", plan.ep),
     )
     cuts = [f"{name} {size:g}" for name, size in sizes if size > 1.0]
+    if load.service.prefill_workers:
+        pool = load.service.prefill_plan
+        cuts.append(f"beside {load.service.prefill_workers:g} prefill workers of {pool.devices:g} devices")
     if feeding.generates(load.model):
         asked = f"{work.concurrency:g} requests of {work.prompt_len:g} + {work.output_len:g} tokens"
     elif feeding.sees_only(load.model):

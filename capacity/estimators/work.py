@@ -77,7 +77,8 @@ class Machine(Record):
     """A replica's devices and the formats they compute in.
 
     formats: by precision group ("" any other) the format's name and stored bytes of a weight; kv_format and kv_bytes:
-    of the cache; link_bytes_per_s: of one device to its neighbours, and inter_bytes_per_s beyond `per_node` devices.
+    of the cache. reach: share of the memory bandwidth the processors can draw. half_accumulate: products add up in 16
+    bits; warp_products: in the instructions that older tensor cores had too.
     """
 
     cluster: Cluster
@@ -85,6 +86,8 @@ class Machine(Record):
     kv_format: str
     kv_bytes: float
     reach: float = 1.0
+    half_accumulate: bool = False
+    warp_products: bool = False
 
     @property
     def memory_bytes_per_s(self) -> float:
@@ -100,7 +103,21 @@ class Machine(Record):
         dtype = _COMPUTED.get(format, format)
         if dtype in ("fp8", "fp4") and "fp8" not in self.cluster.device.peak_dense_flop_per_s:
             dtype = "bf16"  # narrow floats without tensor cores for them are unpacked
-        return peak_flop_per_s(self.cluster.device, dtype)[0]
+        peaks = self.cluster.device.peak_dense_flop_per_s
+        if dtype == "int4" and self.cluster.device.kind in ("CPU", "edge"):
+            # Processor cores multiply narrow weights in 8-bit dot products, four to a lane.
+            return peaks.get("int8") or 4.0 * self.vector_flop_per_s
+        return peak_flop_per_s(self.cluster.device, dtype)[0] * self._pace(dtype)
+
+    def _pace(self, dtype: str) -> float:
+        """What an engine's kind of products makes of the datasheet's peak."""
+        device, pace = self.cluster.device, 1.0
+        if self.half_accumulate and device.vendor == "NVIDIA" and device.segment == "consumer":
+            # GeForce cards add up in 16 bits at twice the rate that the catalogue states, for 32 bits.
+            pace = 2.0 if dtype in ("bf16", "fp16", "int4") else 1.0
+        if self.warp_products and device.segment == "data-centre":
+            pace *= _WARP_PACE.get(device.architecture, 1.0)
+        return pace
 
     @property
     def vector_flop_per_s(self) -> float:
@@ -117,6 +134,8 @@ class Machine(Record):
         return min(cluster.inter.bytes_per_s, inside)
 
 
+# Share of the peak that warp-wide products reach at most, where later cores have wider ones (published microbenchmarks).
+_WARP_PACE = {"hopper": 0.62, "blackwell": 0.5, "blackwell-ultra": 0.5}
 # What products with weights of a format are computed in, where it is not the format itself.
 _COMPUTED = {"fp8_block": "fp8", "gguf": "int4", "gguf_k": "int4", "int8wo": "int4", "fp8wo": "int4", "int4wo": "int4"}
 

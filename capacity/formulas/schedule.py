@@ -129,6 +129,16 @@ def time_per_output_token_s(
     return decode_step_s / tokens_per_step + (running - 1.0) * share * prompt_s / output_len
 
 
+@formula(unit="1", symbol="f_pipe")
+def pipelined_share(chunks: float, stages: float) -> float:
+    """Time of a prompt over a pipeline, as a share of its time on one device that held everything.
+
+    1. chunks + stages - 1 turns of one stage each, instead of chunks of all stages.
+    """
+    whole = ops.ceil(chunks)
+    return (whole + stages - 1.0) / (whole * stages)
+
+
 @formula(unit="1", symbol="n_acc", cite="leviathan2023")
 def tokens_per_step(drafted: float, acceptance: float) -> float:
     """Tokens a step gives where `drafted` are proposed and each is accepted with probability `acceptance` after the last.
@@ -148,6 +158,20 @@ def prompt_queue_wait_s(prompt_s: float, decoding_s: float, running: float) -> f
     """
     queue = prompt_s * 0.5 * running * prompt_s / decoding_s
     return ops.minimum(queue, prompt_s * 0.5 * (running - 1.0))
+
+
+@formula(unit="s", symbol="W_pool")
+def pool_wait_s(prompt_s: float, servers: float, requests: float, decoding_s: float) -> float:
+    """Wait of a prompt for a pool of `servers` that only read prompts, with `requests` in flight in a closed loop.
+
+    1. Requests come back after prompt_s + decoding_s, so each server is busy for rho of the time; M/D/1 on the pool.
+    2. Never less than what the pool cannot keep up with: requests prompt_s / servers is how long one round of all takes.
+    """
+    rate = requests / (prompt_s + decoding_s)
+    busy = ops.minimum(rate * prompt_s / servers, 0.95)
+    queue = prompt_s / servers * 0.5 * busy / (1.0 - busy)
+    behind = requests * prompt_s / servers - decoding_s - prompt_s
+    return ops.maximum(queue, behind)
 
 
 @formula(unit="s", symbol="W_lock")

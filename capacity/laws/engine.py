@@ -23,7 +23,8 @@ class Engine(Record):
     Knobs, from its documentation: chunk_tokens: tokens of prompt a step works on at most; memory_share: of the device
     it takes, runtime_bytes of that for itself, and free_share of what weights leave for the cache; reserved: share of an answer's cache set aside when a request is
     admitted; prefill_first: prompts stop decoding rather than run beside it; splits_layers: several devices hold
-    layers each and work in turn, which speeds nothing up; cache_format: of keys and values where nothing is said,
+    layers each and work in turn; half_accumulate,
+    warp_products: see estimators/work.py; cache_format: of keys and values where nothing is said,
     by weight format ("blackwell": of any quantised weights on devices that multiply 4-bit floats).
 
     Fitted: law, its kernels; step_s and sequence_s: host time of a step and of each sequence in it; replay: share of
@@ -44,6 +45,8 @@ class Engine(Record):
     reserved: float
     prefill_first: bool
     splits_layers: bool
+    half_accumulate: bool
+    warp_products: bool
     cache_format: dict[str, str]
     step_s: float
     sequence_s: float
@@ -103,11 +106,17 @@ def fitted_engines() -> dict[str, Any]:
 _fitted: dict[str, Any] = {}
 
 
-def _engine(key: str, data: dict[str, Any], kind: str) -> Engine:
+def engine_data(key: str, kind: str) -> dict[str, Any]:
+    """What was fitted for an engine on a kind of device: its law's name and its host times."""
     fitted = fitted_engines()
-    own = fitted["engines"].get(data.get("on", {}).get(kind, key))
+    own: dict[str, Any] | None = fitted["engines"].get(read_toml(_path(key)).get("on", {}).get(kind, key))
     if own is None or own["law"] not in fitted["laws"]:
         raise FileFormatError(f"no fitted parameters of the engine {key} on a {kind}")
+    return own
+
+
+def _engine(key: str, data: dict[str, Any], kind: str) -> Engine:
+    fitted, own = fitted_engines(), engine_data(key, kind)
     scheduler = data["scheduler"]
     return Engine(
         id=key,
@@ -122,6 +131,8 @@ def _engine(key: str, data: dict[str, Any], kind: str) -> Engine:
         reserved=float(scheduler.get("reserved", 1.0)),
         prefill_first=bool(scheduler.get("prefill_first", False)),
         splits_layers=bool(scheduler.get("splits_layers", False)),
+        half_accumulate=bool(data.get("kernels", {}).get("half_accumulate", False)),
+        warp_products=bool(data.get("kernels", {}).get("warp_products", False)),
         cache_format=dict(data.get("cache_format", {})),
         step_s=own["step_ms"] * 1e-3,
         sequence_s=own["sequence_us"] * 1e-6,

@@ -107,7 +107,7 @@ def _predicted(row: dict[str, Any], key: str) -> list[dict[str, Any]]:
         why = str(error)
     asked = SCORED.get(word(row, "metric"))
     found = []
-    stated = {asked: _measured(row)} if asked else {}
+    stated = {asked: measured_of(row)} if asked else {}
     held = number(row, "memory_gib")
     if held is not None:
         stated["peak_memory_bytes"] = held * 2.0**30
@@ -123,7 +123,7 @@ def _predicted(row: dict[str, Any], key: str) -> list[dict[str, Any]]:
     return found
 
 
-def _measured(row: dict[str, Any]) -> float | None:
+def measured_of(row: dict[str, Any]) -> float | None:
     value, metric = number(row, "value"), word(row, "metric")
     if value is None or value <= 0.0:
         return None
@@ -193,6 +193,9 @@ def engine_of(row: dict[str, Any], device: Device) -> str:
     number_of = (int(version[1]), int(version[2])) if version else None
     if kind_of(device) == "CPU":
         return "llama.cpp"
+    if ("llama" in text and device.vendor in ("AMD", "Intel")) and _SMALL_HOST.search(word(row, "device")):
+        # Without NVIDIA's own driver a card in a small host runs through Vulkan.
+        return "llama.cpp-vulkan"
     if "tensorrt" in text or "trt" in text:
         return "tensorrt-llm"
     if "sglang" in text:
@@ -205,6 +208,7 @@ def engine_of(row: dict[str, Any], device: Device) -> str:
     return "mlx" if device.kind == "Apple" and "mlx" in text else "vllm"
 
 
+_SMALL_HOST = re.compile(r"\bpi\b|\bcm\d|vulkan|hifive|radxa|thelio")
 _ENGINES = (
     ("exllama", "exllamav2"),
     ("llama.cpp", "llama.cpp"),
@@ -276,7 +280,7 @@ def layout_of(row: dict[str, Any], engine: str, model: ModelSpec) -> dict[str, A
     if sockets:
         devices = 1.0
     tp = number(row, "tp") or 0.0
-    if engine == "llama.cpp":
+    if engine.startswith("llama.cpp"):
         return {"devices": devices, "tp": 1.0, "pp": devices, "dp": 1.0}
     if tp < 1.0:
         tp = devices
@@ -314,7 +318,7 @@ def precision_of(row: dict[str, Any], model: ModelSpec, device: Device, engine: 
     if "fp8" in text or "float8" in text:
         alone = "wo" in text or "weight" in text
         return ("fp8wo" if alone else "fp8"), bits
-    if engine == "llama.cpp":
+    if engine.startswith("llama.cpp"):
         return ("q4_k_m" if "_k" in text else "q4_0"), bits
     if "int8" in text or "w8" in text or (bits is not None and bits > 7.0):
         active = word(row, "activation_dtype")

@@ -11,6 +11,8 @@ import pandas as pd
 
 from capacity.errors import CapacityError
 from capacity.estimators.case import read_case
+from capacity.estimators.checkpoint import has_experts
+from capacity.estimators.layout import divides_heads, expert_count
 from capacity.estimators.serving import serving_quantities
 from capacity.validation import scoring
 from capacity.validation.naming import device_named, model_named
@@ -30,6 +32,12 @@ VIEWS = {
 }
 # Lengths of these runs are drawn evenly between 0.8 and 1 of the label.
 MEAN_LENGTH = 0.9
+# Tensor parallelism beyond this is a label of devices, not of how attention is cut.
+MOST_TP = 16.0
+# Attention groups from which on nobody cuts experts.
+WIDE_GROUPS = 16.0
+# Requests of a rank that decodes, where a run does not say.
+USUAL_BATCH = 16.0
 METRICS = {"tpot_ms": "tpot", "ttft_ms": "ttft"}
 
 
@@ -128,7 +136,7 @@ def request_of(row: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     model, device = model_named(str(row["model"])), device_named(str(row["device"]))
     precision = _precision(row, model, assumed)
     prefix = "decode_" if word(row, "mode") == "disagg" else ""
-    tp, groups, ep, pp, batch = _widths(row, prefix, assumed)
+    tp, groups, ep, pp, batch = _widths(row, model, prefix, assumed)
     engine = word(row, "engine")
     sweep = number(row, "attention_dp_size") is None and not prefix
     length = 1.0 if sweep else MEAN_LENGTH
@@ -147,27 +155,42 @@ def request_of(row: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         "dp": 1.0,
         "attention_dp": groups,
         "length_spread": 0.0 if sweep else 0.2,
-        **_devices(tp * pp * groups, device),
     }
     if engine == "sglang" and not sweep and "fp4" in device.peak_dense_flop_per_s:
         request["receive_steps"] = 10.0 if batch * groups < 16.0 else 30.0
         assumed.append(
             f"new requests received every {request['receive_steps']:g} steps, as published launch scripts set it here"
         )
+    if prefix:
+        request |= _pool(row, model, assumed)
     if _flag(row.get("mtp_suspect")):
         request |= {"draft_tokens": 1.0, "acceptance": 0.8}
         assumed.append("one drafted token a step (the row is flagged so)")
-    return request, assumed
+    replicas = request["dp"]
+    return request | _devices(tp * pp * groups * replicas, device), assumed
+
+
+def _pool(row: dict[str, Any], model: Any, assumed: list[str]) -> dict[str, Any]:
+    """The prefill workers of a disaggregated run, and how many replicas decode."""
+    tp, groups, ep, _, _ = _widths(row, model, "prefill_", assumed)
+    workers, decoders = size(row, "prefill_num_workers"), size(row, "decode_num_workers")
+    if number(row, "decode_batch_size") is None:
+        assumed.append("a prefill worker for each that decodes, 16 requests a rank: the pools are not stated")
+    return {
+        "prefill_workers": workers,
+        "prefill_tp": tp,
+        "prefill_attention_dp": groups,
+        "prefill_ep": ep,
+        "dp": decoders,
+    }
 
 
 def _devices(ranks: float, device: Any) -> dict[str, Any]:
-    """Devices, or whole nodes of them."""
+    """Devices of one node, or as many nodes as hold them."""
     from capacity.catalogue.clusters import default_cluster
 
     per_node = max(default_cluster(device).devices_per_node, 1)
-    if ranks <= per_node:
-        return {"devices": ranks}
-    return {"nodes": -(-ranks // per_node), "dp": None}
+    return {"devices": ranks} if ranks <= per_node or ranks % per_node == 0.0 else {"nodes": -(-ranks // per_node)}
 
 
 def _precision(row: dict[str, Any], model: Any, assumed: list[str]) -> str:
@@ -186,11 +209,14 @@ def _precision(row: dict[str, Any], model: Any, assumed: list[str]) -> str:
     return {"int4_wo": "int4", "bfloat16": "bf16", "fp8_block": "fp8", "w4a16": "int4"}.get(given, given)
 
 
-def _widths(row: dict[str, Any], prefix: str, assumed: list[str]) -> tuple[float, float, float, float, float]:
+def _widths(
+    row: dict[str, Any], model: Any, prefix: str, assumed: list[str]
+) -> tuple[float, float, float, float, float]:
     """Attention tp, attention dp, ep, pp and the batch of one attention rank."""
     tp, groups = size(row, f"{prefix}tp_size"), size(row, f"{prefix}attention_dp_size")
     moe_tp, ep = size(row, f"{prefix}moe_tp_size"), size(row, f"{prefix}moe_ep_size")
-    batch = number(row, "decode_batch_size" if prefix else "batch_size") or 1.0
+    stated = number(row, "decode_batch_size" if prefix else "batch_size")
+    batch = stated or (USUAL_BATCH if prefix else 1.0)
     ranks = tp * groups
     if moe_tp == ep > 1.0 and ranks == moe_tp * ep:
         # Both widths of the experts repeat the number of devices, and their product went into the other one.
@@ -201,10 +227,18 @@ def _widths(row: dict[str, Any], prefix: str, assumed: list[str]) -> tuple[float
         batch *= groups
         groups, ep = 1.0, tp
         assumed.append(f"{tp:g} devices, which both attention widths repeat")
-    elif ranks % ep:
-        ep = 1.0
-        assumed.append("experts cut, not dealt: their width does not divide the devices")
-    return tp, groups, ep, size(row, f"{prefix}pp_size"), batch
+    if not divides_heads(model, tp) or tp > MOST_TP:
+        whole = next((one for one in (8.0, 4.0, 2.0, 1.0) if tp % one == 0.0 and divides_heads(model, one)), 1.0)
+        groups, batch = groups * tp / whole, max(batch * whole / tp, 1.0)
+        ep, tp = (groups * whole if has_experts(model) else 1.0), whole
+        assumed.append(f"attention in {groups:g} groups of {tp:g} devices")
+    experts = expert_count(model)
+    if groups >= WIDE_GROUPS and ep == 1.0 and has_experts(model):
+        ep = tp * groups
+        assumed.append("experts dealt over all devices, as such wide groups are always run")
+    while ep > 1.0 and (tp * groups % ep or experts % ep):
+        ep -= 1.0
+    return tp, groups, max(ep, 1.0), size(row, f"{prefix}pp_size"), batch
 
 
 def _flag(value: Any) -> bool | None:
