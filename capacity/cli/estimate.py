@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 _OUTPUT = ("json", "plain", "verbose", "explain", "depth")
 _count = argument("1", positive=True)
 _share = argument("1")
+_seconds = argument("s", positive=True)
+_rate = argument("1/s", positive=True)
 _price = argument("USD/h", positive=True)
 
 # What a user would change, and nothing that must be known to begin. What the values may be is
@@ -52,6 +54,15 @@ COMMAND = Command(
         )),
         ("how requests are served", (
             Option("--engine", metavar="NAME", help="vllm, sglang, tensorrt-llm, llama.cpp ..."),
+            Option("--request-rate", metavar="N", read=_rate, help="requests a second that come; gives replicas, devices, a day"),
+            Option("--ttft-slo", metavar="TIME", read=_seconds, help="promised time to the first token: 2s"),
+            Option("--tpot-slo", metavar="TIME", read=_seconds, help="promised time to each next token: 50ms"),
+            Option("--percentile", metavar="SHARE", read=_share, help="of requests that hold the promise: 0.95"),
+            Option("--night", metavar="SHARE", read=_share, help="traffic at night, as a share of the peak: 0.3"),
+            Option("--prefill-workers", metavar="N", read=whole(), help="replicas that only read prompts, beside --dp that decode"),
+            Option("--prefill-tp", metavar="N", read=whole(), help="tensor parallelism of each of these"),
+            Option("--prefill-ep", metavar="N", read=whole(), help="expert parallelism of each of these"),
+            Option("--prefill-attention-dp", metavar="N", read=whole(), help="attention groups of each of these"),
             Option("--prefix-hit", metavar="SHARE", read=_share, help="share of prompt tokens whose cache is there already: 0.5"),
             Option("--draft-tokens", metavar="N", read=whole(1, 64), help="tokens drafted for each checked one (MTP, EAGLE)"),
             Option("--acceptance", metavar="SHARE", read=_share, help="of drafted tokens, one after the other: 0.7"),

@@ -55,6 +55,11 @@ def serving_section(case: Case) -> tuple[Section, dict[str, dict[str, float]]]:
         for shape in case.shapes
     )
     quantities, sensitivities = with_intervals(_account(case, load), _uncertain(case), variants)
+    if "request_rate" in case.request:
+        from capacity.estimators.service import service_values
+
+        found, _ = with_intervals(lambda _: service_values(case, workload, service, load), ())
+        quantities |= found
     section = Section(
         title="Serving",
         verdict=_verdict(load, quantities),

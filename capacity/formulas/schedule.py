@@ -200,6 +200,42 @@ def time_to_first_token_s(
     return overhead_s + (1.0 - burst_share) * steady + burst_share * ops.maximum(burst_s, steady)
 
 
+@formula(unit="s", symbol="TTFT_p")
+def tail_wait_s(quiet_s: float, mean_wait_s: float, percentile: float) -> float:
+    """Time to the first token that `percentile` of requests stay below.
+
+    1. What does not wait takes quiet_s; waits of a queue have an exponential tail, so the percentile of one is
+       -ln(1 - percentile) times its mean.
+    """
+    return quiet_s - mean_wait_s * ops.log(1.0 - percentile)
+
+
+@formula(unit="s", symbol="TPOT_p")
+def tail_token_s(
+    decode_step_s: float,
+    prompt_s: float,
+    output_len: float,
+    running: float,
+    percentile: float,
+    tokens_per_step: float = 1.0,
+) -> float:
+    """Time per output token that `percentile` of requests stay below.
+
+    1. While a request decodes, running - 1 prompts of others come on average; such counts scatter by their root.
+    2. z deviations lie above the percentile; z from Shore's inverse of the normal distribution.
+    """
+    z = 5.5556 * (1.0 - ((1.0 - percentile) / percentile) ** 0.1186)
+    others = running - 1.0
+    prompts = others + z * others**0.5
+    return decode_step_s / tokens_per_step + prompts * prompt_s / output_len
+
+
+@formula(unit="1", symbol="n_rep")
+def replicas_needed(requests_per_s: float, requests_per_s_each: float) -> float:
+    """Replicas that keep up with a rate."""
+    return ops.ceil(requests_per_s / requests_per_s_each)
+
+
 @formula(unit="1/s", symbol="X")
 def requests_per_s(running: float, request_s: float) -> float:
     """Finished requests a second (Little's law)."""

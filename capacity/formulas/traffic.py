@@ -60,6 +60,12 @@ def dataset_bytes(tokens: float, bytes_per_token: float) -> float:
     return tokens * bytes_per_token
 
 
+@formula(unit="s", symbol="t_load")
+def loading_time_s(loaded_bytes: float, bytes_per_s: float) -> float:
+    """Time to bring weights from storage to the devices of a node."""
+    return loaded_bytes / bytes_per_s
+
+
 @formula(unit="byte/s", symbol="B_data")
 def feed_bytes_per_s(tokens_per_s: float, bytes_per_token: float) -> float:
     """Rate at which storage must feed the data loader."""

@@ -24,6 +24,12 @@ COUNTED = {
     "dataset": "Dataset",
     "most_concurrent": "Most requests",
     "longest_context": "Longest context",
+    "replicas": "Replicas",
+    "service_devices": "Devices, N+1",
+    "requests_per_s_per_replica": "Rate a replica",
+    "concurrency_per_replica": "Requests a replica",
+    "utilisation_of_day": "Day's utilisation",
+    "cold_start": "Cold start",
 }
 ESTIMATED = {
     "step_time": "Step",
@@ -48,6 +54,11 @@ ESTIMATED = {
     "cost_per_million_requests": "Cost a M requests",
     "cost_per_million_images": "Cost a M images",
     "fewest_devices": "Fewest devices",
+    "ttft_at_percentile": "First, percentile",
+    "tpot_at_percentile": "Next, percentile",
+    "cost_per_million_input_tokens": "Input, a M tokens",
+    "cost_per_million_output_tokens": "Output, a M tokens",
+    "cost_per_day": "Cost a day",
 }
 # What the memory bar and the line below it show already.
 DEVICE_MEMORY = "device_memory"

@@ -103,6 +103,8 @@ def _predicted(row: dict[str, Any], key: str) -> list[dict[str, Any]]:
             # Measured, so it did fit: at a smaller margin than the engine's, or with the system's help.
             assumed.append("fits, since it was measured")
         answers, baseline = _answers(row, request, quantities, baseline_of(load))
+        answers["peak_memory_bytes"] = _memory(load, quantities["memory_per_device"], common["class"])
+        baseline["peak_memory_bytes"] = load.memory["weights"] * load.plan.devices
     except CapacityError as error:
         why = str(error)
     asked = SCORED.get(word(row, "metric"))
@@ -139,7 +141,6 @@ def _answers(
 ) -> tuple[dict[str, tuple[float, float, float]], dict[str, float]]:
     """What is scored, with its interval, and a roofline's answer."""
     token, prefill = quantities["tpot"], quantities["prefill_tokens_per_s"]
-    memory = quantities["memory_per_device"]
     running = quantities["running"].mid
     prompt, output = float(request["prompt_len"]), float(request["output_len"])
     offline = load_of(row) == "batched"
@@ -149,7 +150,6 @@ def _answers(
         if offline
         else (running / token.high, running / token.mid, running / token.low),
         "prefill_tps": (prefill.low, prefill.mid, prefill.high),
-        "peak_memory_bytes": (memory.low, memory.mid, memory.high),
     }
     whole = {end: getattr(quantities["request_time"], end) for end in ("low", "mid", "high")}
     answers["latency_ms"] = (whole["low"] * 1e3, whole["mid"] * 1e3, whole["high"] * 1e3)
@@ -161,12 +161,24 @@ def _answers(
     base = {
         "decode_tps": running / step,
         "prefill_tps": prompt / (roofline["ttft"] * 1e-3),
-        "peak_memory_bytes": memory.mid,
         "requests_per_s": running / (step * output),
         "total_tps": running / (step * output) * tokens,
         "latency_ms": step * output * 1e3,
     }
     return answers, base
+
+
+# Engines whose peak is their framework's own count: what the driver keeps for itself is not in it.
+_COUNTED_BY_FRAMEWORK = ("pytorch", "transformers", "autoawq", "mlx", "vllm")
+
+
+def _memory(load: Any, stated: Any, engine: str) -> tuple[float, float, float]:
+    """Peak memory of all devices as the row's engine counts it, with its interval."""
+    held = sum(load.memory.values())
+    if engine in _COUNTED_BY_FRAMEWORK:
+        held -= load.memory["runtime"]
+    held *= load.plan.tp * load.plan.pp
+    return held * stated.low / stated.mid, held, held * stated.high / stated.mid
 
 
 def load_of(row: dict[str, Any]) -> str:
