@@ -47,7 +47,13 @@ PRIORS: dict[str, tuple[float, float]] = {
     "unpack_k": (3.5, 0.4),
 }
 START: dict[str, dict[str, tuple[float, float]]] = {
-    "cpu": {"layer": (150.0, 0.7), "unpack": (0.6, 0.4), "unpack_k": (0.8, 0.4), "bandwidth": (0.7, 0.2), "peak": (0.3, 0.5)},
+    "cpu": {
+        "layer": (150.0, 0.7),
+        "unpack": (0.6, 0.4),
+        "unpack_k": (0.8, 0.4),
+        "bandwidth": (0.7, 0.2),
+        "peak": (0.3, 0.5),
+    },
     "eager": {"layer": (600.0, 0.5), "step_ms": (3.0, 0.5), "bandwidth": (0.7, 0.15)},
     "llama-metal": {"layer": (100.0, 0.5), "peak": (0.6, 0.3)},
     "llama-vulkan": {"layer": (150.0, 0.7), "bandwidth": (0.5, 0.3), "peak": (0.2, 0.5)},
@@ -198,15 +204,17 @@ def main(arguments: list[str] | None = None) -> None:
         for name, one in engines.items():
             text.append(
                 f'[engines."{name}"]\nlaw = "{law}"\nstep_ms = {p["step_ms"]:.3g}\n'
-                f'sequence_us = {one["sequence_us"]:g}\neager_layer_us = {p["eager"]:.3g}\n'
+                f"sequence_us = {one['sequence_us']:g}\neager_layer_us = {p['eager']:.3g}\n"
             )
         inside = {id(run): run.speed(p) / run.measured for run in own}
         for device in sorted({run.device for run in own}):
             others = [run for run in own if run.device != device]
             left = fit(law, others) if others else priors_of(law)
-            for run in own:
-                if run.device == device:
-                    everything.append((law, run.metric, inside[id(run)], run.speed(left) / run.measured))
+            everything += [
+                (law, run.metric, inside[id(run)], run.speed(left) / run.measured)
+                for run in own
+                if run.device == device
+            ]
         _report(law, [one for one in everything if one[0] == law])
         sys.stdout.write("    " + ", ".join(f"{name} {value:.3g}" for name, value in p.items()) + "\n")
     _report("all", everything)

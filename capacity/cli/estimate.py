@@ -63,6 +63,7 @@ COMMAND = Command(
             Option("--prefill-tp", metavar="N", read=whole(), help="tensor parallelism of each of these"),
             Option("--prefill-ep", metavar="N", read=whole(), help="expert parallelism of each of these"),
             Option("--prefill-attention-dp", metavar="N", read=whole(), help="attention groups of each of these"),
+            Option("--sampling", metavar="HOW", help="sampled or greedy: how tokens are chosen"),
             Option("--prefix-hit", metavar="SHARE", read=_share, help="share of prompt tokens whose cache is there already: 0.5"),
             Option("--draft-tokens", metavar="N", read=whole(1, 64), help="tokens drafted for each checked one (MTP, EAGLE)"),
             Option("--acceptance", metavar="SHARE", read=_share, help="of drafted tokens, one after the other: 0.7"),

@@ -100,6 +100,7 @@ KEYS = (
     "burst",
     "prefix_hit",
     "receive_steps",
+    "sampling",
     "request_rate",
     "ttft_slo",
     "tpot_slo",

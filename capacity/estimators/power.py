@@ -10,11 +10,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from capacity.spec.device import Cluster
 
-# Shares of the power limit, idle and at full activity, in published measurements of data-centre GPUs.
-IDLE_SHARE = 0.15
-BUSY_SHARE = 0.95
+# Shares of the power limit, idle and where activity tends to, fitted with the weights of activity on 245 published
+# measurements of GPU power while serving, 7 devices: 11 % median error, 10 to 23 % for a device left out.
+IDLE_SHARE = 0.195
+BUSY_SHARE = 1.15
 # Of the limit, on average over training runs.
-TRAINING_SHARE = 0.75
+TRAINING_SHARE = 0.92
 # Where no power limit is published.
 DEFAULT_TDP_W = 300.0
 JOULES_PER_KWH = 3.6e6

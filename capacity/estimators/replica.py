@@ -45,7 +45,8 @@ class Service(Record):
     word: the weight format's name; formats: by precision group; kv_format, kv_bytes: of the cache. spread: lengths lie
     between 1 - spread and 1 of the longest. burst: share of requests that arrive together at the start. prefix_hit: share of
     prompt tokens whose keys are cached already. drafted: tokens proposed for each checked one; accepted: of these
-    on average. receive_steps: decode steps after which the engine looks for new requests.
+    on average. receive_steps: decode steps after which the engine looks for new requests. sampled: tokens
+    are drawn, not the likeliest taken.
     prefill_workers: replicas that only read prompts, laid out by prefill_plan, and hand the cache over (0: none).
     """
 
@@ -60,6 +61,7 @@ class Service(Record):
     drafted: float = 0.0
     accepted: float = 0.0
     receive_steps: float = 1.0
+    sampled: bool = True
     prefill_workers: float = 0.0
     prefill_plan: Plan = Plan()
 
@@ -325,7 +327,15 @@ def load_replica(
         known = workload.prompt_len * service.prefix_hit
         fresh = max(workload.prompt_len - known, 1.0)
         step = decode_step(
-            model, plan, machine, engine, each, workload.prompt_len, workload.output_len / 2.0, service.drafted
+            model,
+            plan,
+            machine,
+            engine,
+            each,
+            workload.prompt_len,
+            workload.output_len / 2.0,
+            service.drafted,
+            service.sampled,
         )
         read = Prompt(
             model, plan, machine, fresh, known, engine.chunk_tokens, max(each / plan.pp, 1.0), workload.output_len
@@ -381,6 +391,7 @@ def _handed_step(
             workload.prompt_len,
             workload.output_len / 2.0,
             service.drafted,
+            service.sampled,
         )
     return step
 

@@ -43,13 +43,27 @@ def read_promise(case: Case) -> Promise | None:
     if rate is None:
         for name in ("ttft_slo", "tpot_slo", "percentile", "night"):
             if name in case.request:
-                raise InputError(f"--{name.replace('_', '-')} is given without --request-rate: say how many requests a second come")
+                raise InputError(
+                    f"--{name.replace('_', '-')} is given without --request-rate: say how many requests a second come"
+                )
         return None
     take = case.assumptions.take
     return Promise(
         take("request rate", rate, rate, "1/s", ""),
-        take("first token within", case.number("ttft_slo", "s", 0.0, 1e5, above=True), TTFT_S, "s", "a usual promise of chat"),
-        take("next token within", case.number("tpot_slo", "s", 0.0, 1e3, above=True), TPOT_S, "s", "a usual promise of chat"),
+        take(
+            "first token within",
+            case.number("ttft_slo", "s", 0.0, 1e5, above=True),
+            TTFT_S,
+            "s",
+            "a usual promise of chat",
+        ),
+        take(
+            "next token within",
+            case.number("tpot_slo", "s", 0.0, 1e3, above=True),
+            TPOT_S,
+            "s",
+            "a usual promise of chat",
+        ),
         take("percentile", case.number("percentile", "1", 0.5, 0.9999), PERCENTILE, "1", "of requests that hold it"),
         take("traffic at night", case.number("night", "1", 0.0, 1.0), NIGHT_SHARE, "1", "share of the day's peak"),
     )
@@ -85,7 +99,11 @@ def point(case: Case, workload: Workload, service: Service, load: Load, running:
     per_step = 1.0 + service.accepted
     decoding = scaled(step, workload.output_len / per_step)
     token = schedule.time_per_output_token_s(step, work, workload.output_len, one.each, 1.0, per_step)
-    first = handed_token_s(one, prompt, decoding) if service.prefill_workers else first_token_s(one, step, work, prompt, decoding)
+    first = (
+        handed_token_s(one, prompt, decoding)
+        if service.prefill_workers
+        else first_token_s(one, step, work, prompt, decoding)
+    )
     quiet = min(first, prompt + service.engine.front_end_s)
     rate = schedule.requests_per_s(one.running, schedule.request_time_s(first, token, workload.output_len))
     return Point(
@@ -145,7 +163,9 @@ def service_values(case: Case, workload: Workload, service: Service, load: Load)
         "concurrency_per_replica": Value(best.load.running, "1", "requests in flight then"),
         "ttft_at_percentile": Value(best.ttft_high_s, "s", f"{promise.percentile:.0%} of requests at a full replica"),
         "tpot_at_percentile": Value(best.tpot_high_s, "s", f"{promise.percentile:.0%} of requests at a full replica"),
-        "utilisation_at_peak": Value(promise.rate / ((replicas + 1.0) * best.rate), "fraction", "with the spare running"),
+        "utilisation_at_peak": Value(
+            promise.rate / ((replicas + 1.0) * best.rate), "fraction", "with the spare running"
+        ),
     }
     hourly = [promise.rate * share for share in day_curve(promise.night)]
     scaled_down = sum(schedule.replicas_needed(rate, best.rate) + 1.0 for rate in hourly) / HOURS
@@ -175,17 +195,21 @@ def token_prices(point: Point, usd_per_device_s: float, devices: float, rate: fl
         pool = load.service.prefill_workers * load.service.prefill_plan.devices
         reading = pool / (pool + load.plan.tp * load.plan.pp * load.plan.attention_dp)
     else:
-        prompt = total(load.work) if total(load.work) else total(load.prompt)
+        prompt = total(load.work) or total(load.prompt)
         decode = total(load.step) * work.output_len / (1.0 + load.service.accepted) / load.each
         reading = prompt / (prompt + decode)
     spent = usd_per_device_s * devices / rate
     return {
-        "cost_per_million_input_tokens": Value(spent * reading / work.prompt_len * 1e6, "USD", "by time of the devices"),
+        "cost_per_million_input_tokens": Value(
+            spent * reading / work.prompt_len * 1e6, "USD", "by time of the devices"
+        ),
         "cost_per_million_output_tokens": Value(
             spent * (1.0 - reading) / work.output_len * 1e6, "USD", "by time of the devices"
         ),
         "cost_per_million_tokens_served": Value(
-            money.usd_per_token(usd_per_device_s, devices, rate * work.output_len) * 1e6, "USD", "output tokens, prompts included"
+            money.usd_per_token(usd_per_device_s, devices, rate * work.output_len) * 1e6,
+            "USD",
+            "output tokens, prompts included",
         ),
     }
 
@@ -201,7 +225,9 @@ def day_curve(night: float) -> list[float]:
 def cold_start_s(load: Load) -> float:
     """Seconds from a started machine to the first answer: weights from storage, then the engine's warm-up."""
     rate = load.cluster.storage_bytes_per_s or STORAGE_BYTES_PER_S
-    held = load.memory["weights"] * min(load.plan.tp * load.plan.pp * load.plan.attention_dp, load.cluster.devices_per_node)
+    held = load.memory["weights"] * min(
+        load.plan.tp * load.plan.pp * load.plan.attention_dp, load.cluster.devices_per_node
+    )
     return total(
         {
             "weights": traffic.loading_time_s(held, sourced(rate, "storage of a node")),

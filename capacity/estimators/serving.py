@@ -6,6 +6,7 @@ from math import inf
 
 from capacity.errors import InputError
 from capacity.estimators import feeding, layout
+from capacity.estimators.assumptions import one_of
 from capacity.estimators.case import FORMATS, default_format, read_format
 from capacity.estimators.checkpoint import checkpoint_formats, is_gguf
 from capacity.estimators.composed import composed_interval
@@ -54,7 +55,7 @@ def serving_section(case: Case) -> tuple[Section, dict[str, dict[str, float]]]:
         _account(case, load_replica(case, shape, workload, case.cluster, service, plan=load.plan))({})
         for shape in case.shapes
     )
-    quantities, sensitivities = with_intervals(_account(case, load), _uncertain(case), variants)
+    quantities, sensitivities = with_intervals(_account(case, load), _uncertain(case, service), variants)
     if "request_rate" in case.request:
         from capacity.estimators.service import service_values
 
@@ -82,7 +83,7 @@ def serving_quantities(case: Case) -> tuple[Load, dict[str, Quantity]]:
     """The replica and every quantity with its interval, without what is shown beside them."""
     workload, service = read_service(case)
     load = load_replica(case, case.model, workload, case.cluster, service)
-    quantities, _ = with_intervals(_account(case, load, alone=True), _uncertain(case))
+    quantities, _ = with_intervals(_account(case, load, alone=True), _uncertain(case, service))
     return load, quantities
 
 
@@ -201,6 +202,7 @@ def _habits(case: Case) -> dict[str, Any]:
         "prefix_hit": case.number("prefix_hit", "1", 0.0, 1.0) or 0.0,
         "receive_steps": case.number("receive_steps", "1", 1.0, 1000.0, whole=True) or 1.0,
     }
+    found["sampled"] = one_of("--sampling", case.request.get("sampling"), ("sampled", "greedy")) != "greedy"
     workers = case.number("prefill_workers", "1", 1.0, 4096.0, whole=True)
     if workers:
         sizes = {
@@ -245,7 +247,8 @@ def _generation(case: Case, load: Load, alone: bool) -> Account:
 
     def quantities(factor: Mapping[str, float]) -> dict[str, Value]:
         pace = factor.get("step time", 1.0)
-        step, work, prompt = scaled(step_mid, pace), scaled(work_mid, pace), scaled(prompt_mid, pace)
+        step, work = scaled(step_mid, pace), scaled(work_mid, pace)
+        prompt = scaled(prompt_mid, factor.get("prompt time", 1.0))
         length = sourced(workload.output_len, "output length")
         token = schedule.time_per_output_token_s(step, work, length, load.each, 0.5 if together else 1.0, per_step)
         # What is uncertain of it is mostly how long an engine lets a request wait, which slows no step.
@@ -377,13 +380,16 @@ def _longest_context(load: Load) -> float | None:
     return held if built_for is None else min(held, built_for)
 
 
-def _uncertain(case: Case) -> tuple[Uncertain, ...]:
+def _uncertain(case: Case, service: Service) -> tuple[Uncertain, ...]:
+    served = service.engine.law_name == "served"
     uncertain = [
-        composed_interval("step time", "tpot", case.profile),
-        composed_interval("waiting", "ttft", case.profile),
+        composed_interval("step time", "tpot" if served else "single_token", case.profile),
+        composed_interval("prompt time", "prompt" if served else "single_prompt", case.profile),
         composed_interval("memory", "serving_memory", case.profile),
         composed_interval("power", "power", case.profile),
     ]
+    if served:
+        uncertain.append(composed_interval("waiting", "ttft", case.profile))
     if case.cluster.usd_per_device_hour is not None and "price" not in case.request:
         uncertain.append(Uncertain("price", 0.6, 1.5, "list prices of providers differ"))
     return tuple(uncertain)

@@ -72,6 +72,7 @@ def decode_step(
     prompt_len: float,
     written: float,
     drafted: float = 0.0,
+    sampled: bool = True,
 ) -> dict[str, float]:
     """Seconds of one step that gives each of `running` sequences of an attention rank its next token."""
     found = decode_kernels(model, plan, machine, running, prompt_len, written, drafted)
@@ -80,7 +81,12 @@ def decode_step(
         {
             "step": sourced(engine.step_s, "host time of a step", engine.source, "measured"),
             "sequences": scaled(
-                sourced(engine.sequence_s, "host time of a sequence", engine.source, "measured"),
+                sourced(
+                    engine.sequence_s + (engine.sampled_sequence_s if sampled else 0.0),
+                    "host time of a sequence",
+                    engine.source,
+                    "measured",
+                ),
                 sourced(running, "running sequences"),
             ),
         }

@@ -6,17 +6,24 @@ from capacity.formula import formula
 
 @formula(unit="W", symbol="P_dev")
 def device_power_w(
-    tdp_w: float, idle_share: float, busy_share: float, compute_utilisation: float, memory_utilisation: float
+    tdp_w: float,
+    idle_share: float,
+    busy_share: float,
+    compute_utilisation: float,
+    memory_utilisation: float,
+    compute_weight: float = 2.25,
+    memory_weight: float = 1.48,
 ) -> float:
     """Mean power of a busy device.
 
     1. Idle draw is idle_share of the power limit.
-    2. The rest rises with how busy the device is: the larger of its share of compute and of memory bandwidth,
-       up to busy_share of the limit when that is one.
-    Ignores: clock throttling, differences between chips (about 5 %).
+    2. The rest rises with the shares of peak compute and of bandwidth that are used, less and less as it nears
+       busy_share, where clocks give way: 1 - exp(-(compute_weight x compute + memory_weight x memory)).
+    3. The limit holds. Ignores: differences between chips (about 5 %).
     """
-    activity: float = ops.minimum(ops.maximum(compute_utilisation, memory_utilisation), 1.0) ** 0.5
-    return tdp_w * (idle_share + (busy_share - idle_share) * activity)
+    activity = 1.0 - ops.exp(-(compute_weight * compute_utilisation + memory_weight * memory_utilisation))
+    share = idle_share + (busy_share - idle_share) * activity
+    return tdp_w * ops.minimum(share, 1.0)
 
 
 @formula(unit="W", symbol="P_site")

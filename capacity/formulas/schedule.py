@@ -227,7 +227,8 @@ def tail_token_s(
     z = 5.5556 * (1.0 - ((1.0 - percentile) / percentile) ** 0.1186)
     others = running - 1.0
     prompts = others + z * others**0.5
-    return decode_step_s / tokens_per_step + prompts * prompt_s / output_len
+    slow: float = decode_step_s / tokens_per_step + prompts * prompt_s / output_len
+    return slow
 
 
 @formula(unit="1", symbol="n_rep")

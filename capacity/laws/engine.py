@@ -27,7 +27,8 @@ class Engine(Record):
     warp_products: see estimators/work.py; cache_format: of keys and values where nothing is said,
     by weight format ("blackwell": of any quantised weights on devices that multiply 4-bit floats).
 
-    Fitted: law, its kernels; step_s and sequence_s: host time of a step and of each sequence in it; replay: share of
+    Fitted: law, its kernels; step_s and sequence_s: host time of a step and of each sequence in it, and
+    sampled_sequence_s more where tokens are drawn rather than the likeliest taken; replay: share of
     a kernel's launch that is left in a replayed graph; prefill: multiplies the work of prompts; eager_layer_s: host
     time of a layer in a step that is not replayed; front_end_s: until a prompt reaches the
     scheduler; front_end_token_s: of each of its tokens.
@@ -38,6 +39,7 @@ class Engine(Record):
     versions: str
     source: str
     law: StepLaw
+    law_name: str
     chunk_tokens: float
     memory_share: float
     free_share: float
@@ -50,6 +52,7 @@ class Engine(Record):
     cache_format: dict[str, str]
     step_s: float
     sequence_s: float
+    sampled_sequence_s: float
     replay: float
     prefill: float
     eager_layer_s: float
@@ -124,6 +127,7 @@ def _engine(key: str, data: dict[str, Any], kind: str) -> Engine:
         versions=data["versions"],
         source=data["source"],
         law=law_of(fitted["laws"][own["law"]]),
+        law_name=own["law"],
         chunk_tokens=float(scheduler["chunk_tokens"]),
         memory_share=float(scheduler["memory_share"]),
         free_share=float(scheduler.get("free_share", 1.0)),
@@ -136,6 +140,7 @@ def _engine(key: str, data: dict[str, Any], kind: str) -> Engine:
         cache_format=dict(data.get("cache_format", {})),
         step_s=own["step_ms"] * 1e-3,
         sequence_s=own["sequence_us"] * 1e-6,
+        sampled_sequence_s=float(data.get("host", {}).get("sampled_sequence_us", 0.0)) * 1e-6,
         replay=own.get("replay", 1.0),
         prefill=own.get("prefill", 1.0),
         eager_layer_s=own.get("eager_layer_us", 0.0) * 1e-6,

@@ -14,7 +14,9 @@ import pandas as pd
 
 from capacity.errors import CapacityError
 from capacity.estimators.case import read_case
+from capacity.estimators.checkpoint import has_experts
 from capacity.estimators.composed import composed_interval
+from capacity.estimators.layout import divides_heads, expert_count
 from capacity.estimators.power import training_share
 from capacity.estimators.serving import serving_quantities
 from capacity.laws.profile import load_profile
@@ -168,8 +170,6 @@ def _inference(row: dict[str, Any], *, at_the_wall: bool) -> tuple[tuple[float, 
 
 def request_of(row: dict[str, Any]) -> dict[str, Any]:
     """The question of `capacity estimate` that a row of inference answers."""
-    from capacity.estimators.layout import divides_heads
-
     notes = str(row.get("notes", "")).lower()
     model, device = model_named(str(row["model"])), device_named(str(row["device"]))
     engine = engine_of({"engine": _engine(row)}, device)
@@ -189,6 +189,13 @@ def request_of(row: dict[str, Any]) -> dict[str, Any]:
     while tp > 1.0 and not divides_heads(model, tp):
         tp /= 2.0
     split = engine == "llama.cpp"
+    layout = {"tp": tp, "pp": 1.0, "dp": devices // tp}
+    if split:
+        layout = {"tp": 1.0, "pp": devices, "dp": 1.0}
+    elif engine == "vllm" and devices > 1.0 and has_experts(model) and expert_count(model) % devices == 0.0:
+        # As this leaderboard serves mixtures: each device attends to requests of its own, experts are dealt over all.
+        layout = {"tp": 1.0, "pp": 1.0, "dp": 1.0, "attention_dp": devices, "ep": devices}
+
     return {
         "model": model,
         "device": device.id,
@@ -197,11 +204,9 @@ def request_of(row: dict[str, Any]) -> dict[str, Any]:
         "precision": precision,
         "prompt_len": int(task),
         "output_len": max(round(number(row, "tokens") or 128.0), 2),
-        "concurrency": round(running),
+        "concurrency": max(round(running / layout["dp"]), 1),
         "burst": 0.0,
         "devices": devices,
-        "tp": 1.0 if split else tp,
-        "pp": devices if split else 1.0,
-        "dp": 1.0 if split else devices // tp,
+        **layout,
         "pue": 1.0,
     }

@@ -13,6 +13,8 @@ import pandas as pd
 
 from capacity.errors import CapacityError
 from capacity.estimators.case import FORMATS, read_case
+from capacity.estimators.checkpoint import has_experts
+from capacity.estimators.layout import divides_heads, expert_count
 from capacity.estimators.serving import processor, serving_quantities
 from capacity.validation import scoring
 from capacity.validation.naming import device_named, model_of_shape
@@ -46,6 +48,8 @@ SCORED = {
     "latency_ms": "latency_ms",
     "peak_memory_gb": "peak_memory_bytes",
 }
+# Requests in flight where a row says that it saturates the device.
+SATURATING = 2048.0
 # Prompts where a row names none, by what is measured.
 USUAL_PROMPT = {"decode_tps": 16.0, "prefill_tps": 512.0}
 USUAL_OUTPUT = 128.0
@@ -126,6 +130,7 @@ def _predicted(row: dict[str, Any], key: str) -> list[dict[str, Any]]:
 
 
 def measured_of(row: dict[str, Any]) -> float | None:
+    """What a row measured, in the unit it is scored in; None where it states nothing."""
     value, metric = number(row, "value"), word(row, "metric")
     if value is None or value <= 0.0:
         return None
@@ -190,7 +195,7 @@ def _requests(row: dict[str, Any]) -> float:
     value = number(row, "batch_or_concurrency")
     if value is not None:
         return max(value, 1.0)
-    return 256.0 if str(row.get("batch_or_concurrency", "")).strip() not in ("", "nan") else 1.0
+    return SATURATING if str(row.get("batch_or_concurrency", "")).strip() not in ("", "nan") else 1.0
 
 
 def kind_of(device: Device) -> str:
@@ -275,17 +280,16 @@ def request_of(row: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         "kv_precision": cache_of(row),
         "prompt_len": max(round(prompt), 1),
         "output_len": max(round(output), 2),
-        "concurrency": max(round(_requests(row)), 1),
         "burst": 0.0,
+        "sampling": "sampled" if "energy" in word(row, "source") else "greedy",
         **layout_of(row, engine, model),
     }
+    request["concurrency"] = max(round(_requests(row) / request["dp"]), 1)
     return {name: value for name, value in request.items() if value is not None}, assumed
 
 
 def layout_of(row: dict[str, Any], engine: str, model: ModelSpec) -> dict[str, Any]:
     """How many devices, and how the model is cut over them."""
-    from capacity.estimators.layout import divides_heads
-
     text = re.search(r"\d+", str(row.get("n_devices", "")))
     devices = max(float(text[0]) if text else 1.0, 1.0)
     sockets = "2s" in word(row, "n_devices") or word(row, "n_devices").endswith("s")
@@ -301,6 +305,9 @@ def layout_of(row: dict[str, Any], engine: str, model: ModelSpec) -> dict[str, A
     tp = max(tp // 1.0, 1.0)
     if devices <= tp:
         return {"devices": tp, "tp": tp, "pp": 1.0, "dp": 1.0}
+    if has_experts(model) and expert_count(model) % devices == 0.0:
+        # What is left of the devices attends to requests of its own; experts are dealt over all.
+        return {"devices": devices, "tp": tp, "pp": 1.0, "dp": 1.0, "attention_dp": devices // tp, "ep": devices}
     replicas = max(devices // tp, 1.0)
     return {"devices": tp * replicas, "tp": tp, "pp": 1.0, "dp": replicas}
 

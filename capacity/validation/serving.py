@@ -155,6 +155,7 @@ def request_of(row: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         "dp": 1.0,
         "attention_dp": groups,
         "length_spread": 0.0 if sweep else 0.2,
+        "sampling": "greedy",
     }
     if engine == "sglang" and not sweep and "fp4" in device.peak_dense_flop_per_s:
         request["receive_steps"] = 10.0 if batch * groups < 16.0 else 30.0
