@@ -50,6 +50,7 @@ COMMAND = Command(
             Option("--output-len", metavar="N", read=_count, help="tokens a request generates"),
             Option("--concurrency", metavar="N", read=_count, help="requests in flight on a replica"),
             Option("--precision", metavar="NAME", help="of weights and arithmetic: fp32, bf16, fp8, int4 ..."),
+            Option("--weight-bits", metavar="N", read=_count, help="effective bits of a weight, where they are not the usual ones"),
             Option("--kv-precision", metavar="NAME", help="of the KV cache: bf16, fp8, int8, int4"),
         )),
         ("how requests are served", (
@@ -63,6 +64,7 @@ COMMAND = Command(
             Option("--prefill-tp", metavar="N", read=whole(), help="tensor parallelism of each of these"),
             Option("--prefill-ep", metavar="N", read=whole(), help="expert parallelism of each of these"),
             Option("--prefill-attention-dp", metavar="N", read=whole(), help="attention groups of each of these"),
+            Option("--receive-steps", metavar="N", read=whole(1, 1000), help="steps after which the engine looks for new requests"),
             Option("--sampling", metavar="HOW", help="sampled or greedy: how tokens are chosen"),
             Option("--prefix-hit", metavar="SHARE", read=_share, help="share of prompt tokens whose cache is there already: 0.5"),
             Option("--draft-tokens", metavar="N", read=whole(1, 64), help="tokens drafted for each checked one (MTP, EAGLE)"),

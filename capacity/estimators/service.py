@@ -110,7 +110,7 @@ def point(case: Case, workload: Workload, service: Service, load: Load, running:
         one,
         first,
         token,
-        schedule.tail_wait_s(quiet, first - quiet, percentile),
+        schedule.tail_wait_s(quiet, first - quiet, 1.0 - percentile),
         schedule.tail_token_s(step, work, workload.output_len, one.each, percentile, per_step),
         rate,
     )

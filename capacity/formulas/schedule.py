@@ -201,13 +201,13 @@ def time_to_first_token_s(
 
 
 @formula(unit="s", symbol="TTFT_p")
-def tail_wait_s(quiet_s: float, mean_wait_s: float, percentile: float) -> float:
-    """Time to the first token that `percentile` of requests stay below.
+def tail_wait_s(quiet_s: float, mean_wait_s: float, late_share: float) -> float:
+    """Time to the first token that all but late_share of requests stay below.
 
-    1. What does not wait takes quiet_s; waits of a queue have an exponential tail, so the percentile of one is
-       -ln(1 - percentile) times its mean.
+    1. What does not wait takes quiet_s; waits of a queue have an exponential tail, so all but late_share of them are
+       below -ln(late_share) times their mean.
     """
-    return quiet_s - mean_wait_s * ops.log(1.0 - percentile)
+    return quiet_s - mean_wait_s * ops.log(late_share)
 
 
 @formula(unit="s", symbol="TPOT_p")
@@ -232,9 +232,9 @@ def tail_token_s(
 
 
 @formula(unit="1", symbol="n_rep")
-def replicas_needed(requests_per_s: float, requests_per_s_each: float) -> float:
-    """Replicas that keep up with a rate."""
-    return ops.ceil(requests_per_s / requests_per_s_each)
+def replicas_needed(requests_per_s: float, finished_per_s: float) -> float:
+    """Replicas, each of which finishes so many, that keep up with a rate."""
+    return ops.ceil(requests_per_s / finished_per_s)
 
 
 @formula(unit="1/s", symbol="X")

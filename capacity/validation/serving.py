@@ -276,4 +276,4 @@ def ordering(rows: pd.DataFrame, least: int = 5) -> float | None:
             value = ranks["measured"].corr(ranks["mid"])
             if value == value:
                 found.append(value)
-    return float(np.mean(found)) if found else None
+    return float(np.median(found)) if found else None

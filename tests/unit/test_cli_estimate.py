@@ -26,6 +26,7 @@ REQUESTS = {
     "reads only": {"model": "bert-large", "mode": "serve"},
     "sees only": {"model": "vit-b-16", "mode": "serve"},
     "finetune": {"model": "llama-3.1-8b", "mode": "finetune", "tokens": 1e8},
+    "service": {"model": "llama-3.1-8b", "mode": "serve", "request_rate": 20.0},
 }
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 

@@ -47,7 +47,7 @@ def evaluate(text, inputs, nested):
     names = (
         dict(inputs)
         | {name: lambda *_, value=value: value for name, value in nested.items()}
-        | {"min": min, "max": max, "ceil": ops.ceil, "log": ops.log}
+        | {"min": min, "max": max, "ceil": ops.ceil, "log": ops.log, "exp": ops.exp}
     )
     for part in split(parts):
         name, _, meaning = part.partition(" = ")
