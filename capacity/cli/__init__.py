@@ -21,6 +21,7 @@ COMMANDS = {
     "estimate": "what it costs to train and to serve one model",
     "devices": "list, search and show the devices of the catalogue",
     "models": "list, search and show the models of the catalogue",
+    "compress": "ways to make a model smaller, what they bring and what they cost",
     "bench": "measure this machine: kernels, training, compressed inference",
     "calibrate": "fit kernel laws to measurements",
     "validate": "hold predictions against measurements",

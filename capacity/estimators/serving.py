@@ -56,7 +56,7 @@ def serving_section(case: Case) -> tuple[Section, dict[str, dict[str, float]]]:
         for shape in case.shapes
     )
     quantities, sensitivities = with_intervals(_account(case, load), _uncertain(case, service), variants)
-    if "request_rate" in case.request:
+    if any(name in case.request for name in ("request_rate", "ttft_slo", "tpot_slo", "percentile", "night")):
         from capacity.estimators.service import service_values
 
         found, _ = with_intervals(lambda _: service_values(case, workload, service, load), ())
