@@ -56,10 +56,11 @@ class Network(Record):
         bandwidth, latency = self.pace(ranks, stride)
         return collectives.all_to_all_time_s(message_bytes, ranks, bandwidth, latency, self.base_latency_s)
 
-    def routing_s(self, token_bytes: float, active: float, ranks: float, stride: float) -> float:
+    def routing_s(self, token_bytes: float, active: float, ranks: float, stride: float, reach: float) -> float:
         """Sending every token to its `active` experts over `ranks` devices, `stride` apart.
 
-        Between nodes a token travels once to each node that holds some of its experts, and is handed on inside.
+        Between nodes a token travels once to each node that holds some of its experts, at most `reach`, and is handed on
+        inside.
         """
         in_node = ops.maximum(self.devices_per_node / stride, 1.0)
         if ranks <= in_node:
@@ -67,7 +68,7 @@ class Network(Record):
                 token_bytes * active, ranks, self.intra_bytes_per_s, self.intra_latency_s, self.base_latency_s
             )
         nodes = ranks / in_node
-        visited = traffic.experts_touched(nodes, 1.0, active)
+        visited = ops.minimum(traffic.experts_touched(nodes, 1.0, active), reach)
         return collectives.all_to_all_time_s(
             token_bytes * visited, nodes, self.inter_bytes_per_s, self.inter_latency_s, self.base_latency_s
         )

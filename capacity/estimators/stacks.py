@@ -112,9 +112,19 @@ def _pace(tables: dict[str, Any], device: Device, compute: str) -> float:
     if device.kind in ("TPU", "ASIC") and "bf16" in device.peak_dense_flop_per_s:
         ridge = device.peak_dense_flop_per_s["bf16"] / device.memory_bytes_per_s
         pace *= (ridge / paces["ridge"]) ** -paces["ridge_power"]
+    pace *= relative_watts(device, tables["watts"]) ** paces["watts_power"]
     narrow = tables["narrow"].get(compute, {})
     pace *= narrow.get(device.architecture, narrow.get("other", 1.0))
     return pace
+
+
+def relative_watts(device: Device, watts: dict[str, float]) -> float:
+    """Watts a device has for its peak, over those of the device its architecture's pace was fitted on; 1 where unknown."""
+    peak = device.peak_dense_flop_per_s.get("bf16") or device.peak_dense_flop_per_s.get("fp16")
+    usual = watts.get(device.architecture)
+    if peak is None or usual is None or device.tdp_w is None:
+        return 1.0
+    return min(max(device.tdp_w / (peak / 1e12) / usual, 0.4), 1.25)
 
 
 def _tables() -> dict[str, Any]:

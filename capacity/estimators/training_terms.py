@@ -34,6 +34,8 @@ SMALL_KERNELS = 25.0
 SCORE_BYTES_FORWARD, SCORE_BYTES_BACKWARD = 7.0, 12.0
 # Batched products whose inner side is no multiple of 8 leave the tensor cores' fast path.
 UNALIGNED_SHARE = 0.12
+# Formats whose operands are cast from 16 bits.
+NARROW = ("fp8", "fp4", "int8")
 # Rows a grouped product is padded by for each expert: half a tile.
 EXPERT_PADDING = 64.0
 # Bytes moved to cast an operand of a narrow product: read in 16 bits, written narrow, and transposed for the backward pass.
@@ -139,7 +141,7 @@ def _experts(block: Block) -> Experts | None:
 def _blocks(table: tuple[Op, ...], workload: Workload, plan: Plan, pricer: Pricer, *, fused: bool) -> dict[str, float]:
     """Work of all blocks by kind, forward and backward."""
     frozen = workload.mode == "lora"
-    narrow = pricer.dtype in ("fp8", "fp4", "int8")
+    narrow = pricer.dtype in NARROW
     width = workload.precision.activation_bits / 8.0
     kinds = ("gemm", "expert", "cast", "attention", "scores", "elementwise")
     forward: dict[str, dict[str, float]] = {kind: {} for kind in kinds}
@@ -214,6 +216,7 @@ def _traffic(model: ModelSpec, workload: Workload, plan: Plan, network: Network)
     tokens = plan.micro_batch * workload.seq_len / plan.cp
     width = workload.precision.activation_bits / 8.0
     etp = plan.tp if plan.etp is None else plan.etp
+    narrow = workload.precision.compute in NARROW
     tensor: dict[str, float] = {}
     regather: dict[str, float] = {}
     routing: dict[str, float] = {}
@@ -229,9 +232,9 @@ def _traffic(model: ModelSpec, workload: Workload, plan: Plan, network: Network)
                 regather[name] = scaled(network.ring_s(message, plan.tp, 1.0, 1.0), block.count * reductions)
         experts = _experts(block)
         if experts is not None and plan.ep > 1.0:
-            each = network.routing_s(message / plan.tp, experts.active, plan.ep, etp)
-            # Out and back, in both passes.
-            routing[name] = scaled(each, block.count * 4.0)
+            each = network.routing_s(message / plan.tp, experts.active, plan.ep, etp, experts.reach)
+            # Out and back, in both passes; tokens that are multiplied in 8 bits travel to the experts so.
+            routing[name] = scaled(each, block.count * (3.5 if narrow else 4.0))
         if plan.cp > 1.0:
             for layer in block.sublayers:
                 if isinstance(layer, Attention):

@@ -115,6 +115,7 @@ class Experts(Record):
 
     shared: projections every token passes besides the routed ones.
     router: the linear maps that choose (usually one; with a gate for the shared expert, two).
+    reach: groups of experts, each on a node of its own, that a token's experts may lie in (inf: any).
     """
 
     router: tuple[Linear, ...]
@@ -126,6 +127,7 @@ class Experts(Record):
     shared_width: float = 0.0
     gated: bool = True
     vector_params: float = 0.0
+    reach: float = inf
 
 
 Sublayer = Attention | Recurrent | FeedForward | Experts

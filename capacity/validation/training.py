@@ -113,7 +113,7 @@ def _predict(row: dict[str, Any]) -> dict[str, Any]:
         "precision": setup.workload.precision.compute,
         "given": setup.given,
         "inferred": "; ".join(setup.inferred),
-        "recent": str(setup.stack in ("megatron-core", "torchtitan")),
+        "recent": str(load_stack(setup.stack).generation == "tuned"),
     }
     if setup.measured_s is None:
         result["why"] = "nothing was measured: no step time, rate, FLOP/s or utilisation"

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.optimize import least_squares
 
 from capacity.errors import CapacityError
-from capacity.estimators.stacks import FILE, load_stack, stack_names
+from capacity.estimators.stacks import FILE, load_stack, relative_watts, stack_names
 from capacity.estimators.training_terms import Terms
 from capacity.estimators.training_time import assemble
 from capacity.laws.profile import FITTED
@@ -37,6 +37,10 @@ PACE = {"ampere": 1.0, "hopper": 0.82, "blackwell": 0.65, "volta": 1.0, "tpu": 1
 PACE_WIDTH, OTHER_PACE = 0.08, 0.75
 # Accelerators with more compute for their bandwidth than this (FLOP/byte) keep less of it: their compilers' tiles are smaller.
 RIDGE, RIDGE_PRIOR, RIDGE_WIDTH = 220.0, 0.2, 0.5
+# Devices clock down to their power limit: watts for a dense TFLOP/s (16 bits) of the device an architecture's pace is of,
+# and prior and width of the power of the pace in a device's own watts over these.
+WATTS = {"ampere": 1.282, "hopper": 0.708, "blackwell": 0.48, "volta": 2.4}
+POWER_PRIOR, POWER_WIDTH = 0.4, 0.3
 # Of each generation, in the order above: prior, then the width of its logarithm.
 FACTORS: dict[str, tuple[float, float, float, float]] = {
     "sustained": (1.0, 1.12, 1.0, 0.08),
@@ -62,7 +66,9 @@ HIDDEN = {"exposed_reduction": "reduce_overlap", "exposed_routing": "routing_ove
 ATTENTION = {("eager", "other"): 0.6, ("eager", "hopper"): 0.42, ("eager", "blackwell"): 0.6, ("tuned", "other"): 0.9, ("compiled", "other"): 0.6}  # fmt: skip
 ATTENTION_WIDTH = 0.12
 # How far one stack may depart from its generation.
-DEPARTURES = {"sustained": 0.05, "elementwise": 0.12, "host": 0.2}
+DEPARTURES = {"sustained": 0.05, "elementwise": 0.12, "host": 0.2, "grouped": 0.1}
+# A release that is known to run otherwise may depart further.
+RELEASES = {"megatron-core-26.06": 3.0}
 # Products in narrow formats inside a run against the kernels alone: prior and width.
 NARROW = {("fp8", "hopper"): (1.07, 0.05), ("fp8", "blackwell"): (1.4, 0.08), ("fp4", "other"): (1.5, 0.1)}
 # An error of this size (of the logarithm) is where a residual stops to count in squares.
@@ -91,6 +97,7 @@ class Runs(Record):
     words: dict[str, np.ndarray]
     host: np.ndarray
     ridge: np.ndarray
+    watts: np.ndarray
 
     def only(self, chosen: np.ndarray) -> Runs:
         """Some of the rows."""
@@ -98,7 +105,7 @@ class Runs(Record):
             [setup for setup, one in zip(self.setups, chosen, strict=True) if one],
             {name: column[chosen] for name, column in self.terms.items()},
             self.measured[chosen], self.weight[chosen], self.family[chosen],
-            {name: column[chosen] for name, column in self.words.items()}, self.host[chosen], self.ridge[chosen],
+            {name: column[chosen] for name, column in self.words.items()}, self.host[chosen], self.ridge[chosen], self.watts[chosen],
         )  # fmt: skip
 
 
@@ -140,6 +147,7 @@ def read_runs(paths: list[str]) -> Runs:
         },
         np.array([setup.profile.host_layer_s for setup in setups]),
         np.array(peaks) / np.array([setup.cluster.device.memory_bytes_per_s for setup in setups]),
+        np.array([relative_watts(setup.cluster.device, WATTS) for setup in setups]),
     )
 
 
@@ -149,12 +157,13 @@ def priors() -> dict[tuple[str, ...], tuple[float, float]]:
         ("pace", name): (mid, PACE_WIDTH) for name, mid in PACE.items()
     }
     found[("ridge", "power")] = (RIDGE_PRIOR, RIDGE_WIDTH)
+    found[("watts", "power")] = (POWER_PRIOR, POWER_WIDTH)
     for name, (*mids, width) in FACTORS.items():
         found |= {(name, generation): (mid, width) for generation, mid in zip(GENERATIONS, mids, strict=True)}
     del found[("sustained", "eager")]  # the pace itself
     found |= {("attention", *key): (mid, ATTENTION_WIDTH) for key, mid in ATTENTION.items()}
     for stack in stack_names():
-        found |= {("departure", name, stack): (1.0, width) for name, width in DEPARTURES.items()}
+        found |= {("departure", name, stack): (1.0, width * RELEASES.get(stack, 1.0)) for name, width in DEPARTURES.items()}
     found |= {("narrow", *key): prior for key, prior in NARROW.items()}
     return found
 
@@ -181,6 +190,7 @@ def predicted_s(values: Mapping[tuple[str, ...], float], runs: Runs) -> np.ndarr
         pace[architecture == name] = values[("pace", name)]
     built = runs.words["kind"] != "GPU"
     pace[built] *= (runs.ridge[built] / RIDGE) ** -values[("ridge", "power")]
+    pace = pace * runs.watts ** values[("watts", "power")]
     for dtype, name in NARROW:
         chosen = (words["precision"] == dtype) & ((architecture == name) | (name == "other"))
         pace[chosen] *= values[("narrow", dtype, name)]
@@ -249,6 +259,10 @@ def write_stacks(values: Mapping[tuple[str, ...], float], rows: int, path: str) 
         f"other = {OTHER_PACE}",
         f"ridge = {RIDGE:g}",
         f"ridge_power = {values[('ridge', 'power')]:.4g}",
+        f"watts_power = {values[('watts', 'power')]:.4g}",
+        "",
+        "[watts]",
+        *(f"{name} = {watts}" for name, watts in WATTS.items()),
         "",
     ]
     for dtype in dict.fromkeys(dtype for dtype, _ in NARROW):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from math import inf
 
 from capacity.catalogue import load_device
 from capacity.catalogue.clusters import default_cluster
@@ -37,6 +38,7 @@ _STACKS = (
     (r"torchtitan|ttitan|olmo-core|olmocore|fms-fsdp", "torchtitan"),
     (r"llm-foundry|llmf|mosaic|\bmpt\b", "fsdp"),
     (r"optimum|habana|gaudi", "habana"),
+    (r"deepseek-ai|hai-llm", "megatron-core"),
     (r"nemo|bridge|dgxc|mlperf|mlcommons|simumax|megatron-core|mcore|primus|te 2\.", "megatron-core"),
     (r"megatron-deepspeed|bigscience|bloom|vtrain", "megatron-deepspeed"),
     (
@@ -137,8 +139,20 @@ def stack_of(row: dict[str, Any]) -> str:
             if re.search(pattern, text):
                 years = [int(year) for year in re.findall(r"20[12]\d", text)]
                 recent = name == "megatron-lm" and years and min(years) >= 2024
+                if name == "megatron-core" and _release(text) >= NEWEST:
+                    return "megatron-core-26.06"
                 return "megatron-core" if recent else ALIASES.get(name, name)
     return "fsdp"
+
+
+# From this release on Megatron's mixtures of experts run half as long: fused permutation and routing, whole steps as graphs.
+NEWEST = 26.06
+
+
+def _release(text: str) -> float:
+    """Year and month of a container a source speaks of: 26.06."""
+    found = re.search(r"\(?\b(2[3-9])\.(0[1-9]|1[0-2])\b", text)
+    return float(f"{found[1]}.{found[2]}") if found else 0.0
 
 
 def dtype_of(row: dict[str, Any], device: Device) -> tuple[str, bool]:
@@ -276,10 +290,7 @@ def _layout(
         inferred.append(f"ZeRO-{zero:g}")
     batch, micro = positive(row, "global_batch_seqs"), positive(row, "micro_batch")
     if micro is None:
-        each = batch / dp if batch else 1.0
-        micro = 1.0
-        while micro * 2.0 <= each and micro * 2.0 * workload.seq_len <= USUAL_TOKENS and pp == 1.0:
-            micro *= 2.0
+        micro = _micro_batch(batch / dp if batch else inf, workload.seq_len, pp, whole=stack == "jax" and bool(batch))
         inferred.append(f"micro-batch {micro:g}")
     if batch is None:
         batch = dp * micro * (4.0 * pp if pp > 1.0 else 1.0)
@@ -299,12 +310,23 @@ def _layout(
         pp=pp,
         cp=cp,
         ep=_expert_parallel(row, model, dp * tp * cp, inferred, sharded=zero >= 3.0),
+        etp=1.0 if load_stack(stack).generation == "tuned" and tp > 1.0 else None,
         zero=int(zero),
         interleave=max(chunks, 1.0),
         micro_batch=micro,
         sequence_parallel=parallel == "yes" if parallel else stack != "megatron-lm",
     )
     return _nodes(cluster, devices), plan, replace(workload, global_batch=batch)
+
+
+def _micro_batch(each: float, seq_len: float, pp: float, *, whole: bool) -> float:
+    """Sequences at once where a table is silent. whole: a stack that works through its share of the batch at once."""
+    if whole and pp == 1.0:
+        return max(each, 1.0)
+    micro = 1.0
+    while micro * 2.0 <= each and micro * 2.0 * seq_len <= USUAL_TOKENS and pp == 1.0:
+        micro *= 2.0
+    return micro
 
 
 def _nodes(cluster: Cluster, devices: float) -> Cluster:

@@ -8,6 +8,7 @@ from capacity.errors import InputError
 from capacity.importers import parts
 from capacity.importers.huggingface.config import Config
 from capacity.importers.huggingface.layers import Family, decoder, per_layer
+from capacity.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,10 +55,13 @@ def routed(
             if shared_count is None
             else config.count(shared, shared_count, least=0) * size
         )
-    return parts.experts(
+    experts = parts.experts(
         hidden, size, total, chosen, bias=bias, router_bias=router_bias, shared_width=shared_width,
         shared_gate=shared_gate, vector_params=total if correction else 0,
     )  # fmt: skip
+    # Routing limited to some groups of experts, which training lays on a node each.
+    groups, reached = config.count("n_group", 1, least=0), config.count("topk_group", 1, least=0)
+    return replace(experts, reach=float(reached)) if groups > 1 and 0 < reached < groups else experts
 
 
 def after_first(config: Config, layers: int, default: int = 0) -> list[bool]:
