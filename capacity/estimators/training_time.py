@@ -77,7 +77,9 @@ def assemble(terms: Terms, stack: Stack, host_layer_s: float) -> dict[str, float
     parts["pipeline bubble"] = step - sum(parts.values())
     parts |= _data_parallel(terms, stack, slowest)
     so_far = sum(parts.values())
-    parts["stragglers"] = scaled(so_far, stack.straggler * ops.log(terms.nodes) / ops.log(2.0))
+    # Replicas wait for the slowest of them once a step; those of one node share its clock, its cooling and its host.
+    apart = ops.maximum(ops.minimum(terms.data_parallel, terms.nodes), 1.0)
+    parts["stragglers"] = scaled(so_far, stack.straggler * ops.log(apart) / ops.log(2.0))
     return parts
 
 
