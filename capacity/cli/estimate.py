@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_OUTPUT = ("json", "plain", "verbose", "explain", "depth")
+_OUTPUT = ("json", "plain", "verbose", "explain", "depth", "anchor")
 _count = argument("1", positive=True)
 _share = argument("1")
 _seconds = argument("s", positive=True)
@@ -78,6 +78,7 @@ COMMAND = Command(
             Option("--nodes", metavar="N", read=whole(), help="or how many nodes of them"),
             Option("--cluster", metavar="NAME", help="a cluster of the catalogue, instead of --device"),
             Option("--stack", metavar="NAME", help="the training software: megatron-core, fsdp, torchtitan, jax ..."),
+            Option("--anchor", metavar="FILE", help="your own measured runs, 1 to 3: a .csv as for `validate training`"),
             Option("--catalogue", metavar="DIR", many=True, help="a folder of your own devices and models; may be repeated"),
         )),
         ("the layout, chosen for you where not given", (
@@ -89,6 +90,12 @@ COMMAND = Command(
             Option("--zero", metavar="STAGE", read=whole(0, 3), help="shards 0 nothing, 1 optimizer, 2 gradients, 3 weights"),
             Option("--micro-batch", metavar="N", read=whole(), help="sequences a device works on at once"),
             Option("--interleave", metavar="N", read=whole(), help="virtual pipeline stages on a device"),
+            Option("--cp", metavar="N", read=whole(), help="context parallelism: each sequence cut over N devices"),
+            Option("--cp-kind", metavar="HOW", help="keys meet by ring, gather or ulysses"),
+            Option("--etp", metavar="N", read=whole(), help="tensor parallelism of each expert; as --tp"),
+            Option("--replicas", metavar="N", read=whole(), help="copies of sharded weights (HSDP)"),
+            Option("--schedule", metavar="NAME", help="of the pipeline: 1f1b, gpipe, zero-bubble or dualpipe"),
+            Option("--offload", metavar="WHAT", help="to the host: optimizer, parameters, activations; with commas"),
             Option("--recompute", metavar="WHAT", help="activations rebuilt: none, selective or full"),
         )),
         ("money and power", (
@@ -135,6 +142,10 @@ def _request(options: dict[str, Any]) -> dict[str, Any]:
     request = {name: value for name, value in options.items() if value is not None and name not in _OUTPUT}
     if "catalogue" in request:
         request["catalogue"] = tuple(request["catalogue"])
+    if options["anchor"] is not None:
+        from capacity.validation import site_of
+
+        request["site"] = site_of(options["anchor"])
     chosen = [name for name in ("params", "model", "config") if name in request]
     if len(chosen) != 1:
         said = " and ".join(f"--{name}" for name in chosen) if chosen else "no model"

@@ -6,6 +6,7 @@ from capacity.catalogue.own import THIS_MACHINE, measured_folder
 from capacity.errors import InputError
 from capacity.estimators.assumptions import Assumptions, number, one_of
 from capacity.estimators.rigs import rig
+from capacity.formula import sourced
 from capacity.laws.profile import load_profile
 from capacity.record import Record, replace
 from capacity.spec.workload import MODES, TRAINING_MODES, Precision
@@ -84,6 +85,13 @@ KEYS = (
     "micro_batch",
     "interleave",
     "recompute",
+    "cp",
+    "cp_kind",
+    "etp",
+    "replicas",
+    "schedule",
+    "offload",
+    "site",
     "prompt_len",
     "output_len",
     "concurrency",
@@ -131,6 +139,18 @@ class Case(Record):
     assumptions: Assumptions
     footprints: dict[tuple[object, ...], Footprint]
     devices: float | None = None
+
+    @property
+    def site(self) -> tuple[float, float]:
+        """Measured over predicted pace of the site's own runs, and how many runs said so; (1, 0) where none did."""
+        found: tuple[float, float] = self.request.get("site", (1.0, 0.0))
+        return found
+
+    @property
+    def site_factor(self) -> float:
+        """By how much steps of this site take longer than predicted, as far as its runs are to be believed."""
+        factor, runs = self.site
+        return sourced(factor, f"site factor of {runs:g} measured runs", "--anchor", "measured") if runs else 1.0
 
     def number(self, name: str, unit: str = "1", least: float = 0.0, most: float = 1e30, **rules: bool) -> float | None:
         """A number of the request, checked."""

@@ -83,11 +83,17 @@ def check(model: ModelSpec, plan: Plan, devices: float) -> None:
             f"{plan.pp:g} stages of {plan.interleave:g} chunks are more than the {layers:g} layers of {model.name}"
         )
     check_experts(model, plan)
-    if plan.dp % plan.ep:
-        raise InputError(f"ep={plan.ep:g} must divide dp={plan.dp:g}: experts are dealt over data-parallel ranks")
+    spread = plan.ranks * (plan.tp / plan.expert_tp)
+    if spread % plan.ep:
+        raise InputError(f"ep={plan.ep:g} must divide the {spread:g} ranks that experts are dealt over")
+    if plan.tp % plan.expert_tp:
+        raise InputError(f"etp={plan.expert_tp:g} must divide tp={plan.tp:g}: an expert is cut over some of its ranks")
+    if plan.ranks % plan.replicas:
+        raise InputError(f"replicas={plan.replicas:g} must divide the {plan.ranks:g} data-parallel ranks")
+    context = f" x cp {plan.cp:g}" if plan.cp > 1.0 else ""
     if plan.devices != devices:
         raise InputError(
-            f"dp {plan.dp:g} x tp {plan.tp:g} x pp {plan.pp:g} = {plan.devices:g} devices, but there are {devices:g}; "
+            f"dp {plan.dp:g} x tp {plan.tp:g} x pp {plan.pp:g}{context} = {plan.devices:g} devices, but there are {devices:g}; "
             "give two of them, or a product that matches"
         )
 
@@ -112,7 +118,16 @@ def fits(parts: dict[str, float], cluster: Cluster) -> bool:
 
 
 # Parts of a step that are work; the rest is waiting for other devices or for launches.
-_WORK = ("GEMM", "attention", "element-wise", "head and loss", "optimizer", "gradient accumulation")
+_WORK = (
+    "GEMM",
+    "expert products",
+    "attention",
+    "casts",
+    "element-wise",
+    "head and loss",
+    "optimizer",
+    "gradient accumulation",
+)
 # A layout that loses no more than this of its step is taken at once; otherwise others are priced, up to so many.
 _GOOD_ENOUGH = 0.2
 _MOST_PRICED = 120
@@ -174,6 +189,8 @@ def _candidates(
     node = float(cluster.devices_per_node)
     layers = feeding.layer_count(model)
     experts = expert_count(model)
+    cp = given.get("cp", 1.0)
+    kept = {name: given[name] for name in ("etp", "replicas", "schedule", "cp_kind", "offload") if name in given}
     tps = [given["tp"]] if "tp" in given else [tp for tp in _powers(node) if divides_heads(model, tp)]
     pps = [given["pp"]] if "pp" in given else [pp for pp in _powers(64.0) if layers / pp >= 2.0 or pp == 1.0]
     grids = sorted(
@@ -181,9 +198,9 @@ def _candidates(
             (tp, pp)
             for tp in tps
             for pp in pps
-            if devices % (tp * pp) == 0.0
-            and ("dp" not in given or given["dp"] * tp * pp == devices)
-            and devices / (tp * pp) * given.get("micro_batch", 1.0) <= max(workload.global_batch, 1.0)
+            if devices % (tp * pp * cp) == 0.0
+            and ("dp" not in given or given["dp"] * tp * pp * cp == devices)
+            and devices / (tp * pp * cp) * given.get("micro_batch", 1.0) <= max(workload.global_batch, 1.0)
         ),
         # Fewest ways of cutting first; a pipeline only once the node is used up.
         key=lambda grid: (grid[0] * grid[1], grid[1]),
@@ -191,8 +208,8 @@ def _candidates(
     recomputes = [given["recompute"]] if "recompute" in given else ["none", "selective", "full"]
     for recompute in recomputes:
         for tp, pp in grids:
-            dp = devices / (tp * pp)
-            for zero in [given["zero"]] if "zero" in given else ([1, 3] if pp == 1.0 and dp > 1.0 else [1]):
+            dp = devices / (tp * pp * cp)
+            for zero in [given["zero"]] if "zero" in given else ([1, 3] if pp == 1.0 and dp * cp > 1.0 else [1]):
                 for ep in _expert_degrees(experts, dp, given):
                     yield Plan(
                         dp=dp,
@@ -204,6 +221,8 @@ def _candidates(
                         or usual_chunks(model, pp, _micro_batches(workload, dp, given)),
                         micro_batch=given.get("micro_batch", 1.0),
                         recompute=str(recompute),
+                        cp=cp,
+                        **kept,
                     )
 
 

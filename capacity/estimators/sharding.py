@@ -49,7 +49,7 @@ def shard_training(op: Op, plan: Plan) -> Op:
     evenly). Of experts that tensor parallelism cuts less than the rest (etp < tp), a device gets fewer rows of
     wider products: the same work.
     """
-    etp = plan.tp if plan.etp is None else plan.etp
+    etp = plan.expert_tp
     routed = op.copies != 1.0
     cut = shard(op, etp if routed else plan.tp, plan.ep, sequence_parallel=plan.sequence_parallel)
     if routed and etp != plan.tp:

@@ -64,6 +64,8 @@ ALIASES = {
     "megatron": "megatron-core",
     "megatron-deepspeed": "megatron-lm",
     "eager": "fsdp",
+    "nanotron": "fsdp",
+    "litgpt": "hugging-face",
     "llm-foundry": "fsdp",
     "pytorch": "fsdp",
     "fsdp2": "torchtitan",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from capacity.errors import InputError
 from capacity.estimators import feeding, layout
-from capacity.estimators.composed import composed_interval
+from capacity.estimators.composed import composed_interval, step_interval
 from capacity.estimators.intervals import Uncertain, Value, with_intervals
 from capacity.estimators.lowering import (
     Tokens,
@@ -15,6 +15,7 @@ from capacity.estimators.lowering import (
 from capacity.estimators.power import emissions, power_of, prices
 from capacity.estimators.pricing import peak_flop_per_s
 from capacity.estimators.rigs import rivals
+from capacity.estimators.stacks import load_stack
 from capacity.estimators.training_memory import (
     OPTIMIZER_STATE_BYTES,
     block_activations,
@@ -224,7 +225,7 @@ def _network_bytes(run: Run) -> float:
     tensor = 4.0 * (plan.tp - 1.0) / plan.tp * message * reductions / plan.pp * run.rounds
     local: float = run.weights.all / (plan.tp * plan.pp) * 2.0
     passes = 3.0 * run.rounds if plan.zero >= 3 else 2.0
-    data = passes * (plan.dp - 1.0) / plan.dp * local * (0.0 if workload.mode == "lora" else 1.0)
+    data = passes * (plan.shards - 1.0) / plan.shards * local * (0.0 if workload.mode == "lora" else 1.0)
     pipeline = 2.0 * message / plan.tp * run.rounds if plan.pp > 1.0 else 0.0
     sent: float = tensor + data + pipeline
     return sent
@@ -232,8 +233,9 @@ def _network_bytes(run: Run) -> float:
 
 def _uncertain(case: Case) -> tuple[Uncertain, ...]:
     routed = layout.expert_count(case.model) > 0.0
+    stack = load_stack(case.request.get("stack") or "tuned")
     uncertain = [
-        composed_interval("step time", "step_time_experts" if routed else "step_time", case.profile),
+        step_interval(stack, case.cluster.device, case.profile, routed=routed, anchors=case.site[1]),
         composed_interval("memory", "training_memory", case.profile),
         composed_interval("power", "power", case.profile),
     ]
@@ -254,6 +256,8 @@ def _binding(run: Run) -> str:
         "head and loss": "compute",
         "element-wise": "memory bandwidth",
         "optimizer": "memory bandwidth",
+        "expert products": "compute",
+        "casts": "memory bandwidth",
         "gradient accumulation": "memory bandwidth",
         "waiting for launches": "launch latency",
         "pipeline bubble": "pipeline bubble",
@@ -266,13 +270,19 @@ def _binding(run: Run) -> str:
 
 def describe_plan(plan: Plan, cluster: Cluster) -> str:
     """The layout in one line."""
-    sizes = (("dp", plan.dp), ("tp", plan.tp), ("pp", plan.pp), ("ep", plan.ep), ("chunks", plan.interleave))
+    sizes = (
+        ("dp", plan.dp), ("tp", plan.tp), ("pp", plan.pp), ("cp", plan.cp), ("ep", plan.ep), ("etp", plan.etp or 1.0),
+        ("replicas", plan.replicas), ("chunks", plan.interleave),
+    )  # fmt: skip
     cuts = [f"{name} {size:g}" for name, size in sizes if size > 1.0]
     sharding = f"ZeRO-{plan.zero}" if plan.zero else "no sharding"
     node = "node" if cluster.nodes == 1 else "nodes"
     return (
         f"{plan.devices:g} x {cluster.device.name} ({cluster.nodes} {node}); {', '.join([*cuts, sharding])}, "
-        f"micro-batch {plan.micro_batch:g}" + (f", {plan.recompute} recomputation" if plan.recompute != "none" else "")
+        f"micro-batch {plan.micro_batch:g}"
+        + (f", {plan.recompute} recomputation" if plan.recompute != "none" else "")
+        + (f", {plan.schedule} schedule" if plan.schedule != "1f1b" else "")
+        + (f", {' and '.join(plan.offload)} on the host" if plan.offload else "")
     )
 
 

@@ -6,7 +6,7 @@ from capacity import ops
 from capacity.estimators import feeding
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import memory
-from capacity.record import Record
+from capacity.record import Record, replace
 from capacity.spec.model import Attention, Experts, FeedForward
 
 TYPE_CHECKING = False
@@ -26,8 +26,8 @@ OPTIMIZER_STATE_BYTES = {
     "muon": 4.0,
     "lion": 4.0,
 }
-# Allocator slack and buffers that come and go, as a share of activations and gradients.
-FRAGMENTATION = 0.04
+# What collectives' communicators take of the driver's memory.
+COMMUNICATOR_BYTES = 0.6e9
 
 
 class Weights(Record):
@@ -64,7 +64,7 @@ def weights_of(table: tuple[Op, ...]) -> Weights:
 
 def local_elements(weights: Weights, plan: Plan, stage: str) -> tuple[float, float]:
     """Dense and expert parameters of one device on the "first" or "last" stage, before ZeRO."""
-    etp = plan.tp if plan.etp is None else plan.etp
+    etp = plan.expert_tp
     dense = (weights.dense / plan.tp + weights.vectors) / plan.pp
     experts = weights.experts / (etp * plan.ep * plan.pp)
     if stage == "first" or plan.pp == 1.0:
@@ -81,27 +81,37 @@ class Habits(Record):
     logit_bytes: of one logit from its product to its gradient. gradient_bytes: of a gradient kept until the step (None: as
     the workload's precision says). gated_tensors: inner tensors a gated network saves; norm_tensors: copies of the stream
     one norm saves, in activation widths. buffer_bytes: live buckets of collectives. gathered_layers: of sharded weights.
-    dropout: whether masks of a byte are saved.
+    dropout: whether masks of a byte are saved. allocator: what the caching allocator keeps beside live tensors, as a share of
+    them. selective: share of a block that selective recomputation keeps (None: all but norm outputs and one inner tensor).
     """
 
-    logit_bytes: float = 6.0
+    logit_bytes: float = 6.6
     gradient_bytes: float | None = None
     gated_tensors: float = 3.0
     norm_tensors: float = 2.0
     buffer_bytes: float = 0.0
     gathered_layers: float = 2.0
     dropout: bool = False
+    allocator: float = 0.05
+    selective: float | None = None
 
 
-# Megatron's fused loss over a cut vocabulary keeps 2 + 4 bytes a logit. Eager losses copy logits to fp32, shift and
-# differentiate them; eager gated networks save the activation's output besides gate, up and their product.
+# Megatron's fused loss over a cut vocabulary keeps 2 + 4 bytes a logit and masks. Eager losses copy logits to fp32, shift and
+# differentiate them; eager gated networks save the activation's output besides gate, up and their product. DeepSpeed
+# keeps buckets of half a billion elements, ZeRO-3 a billion live parameters. PyTorch's selective checkpointing keeps
+# every second product and attention. Nanotron adds gradients up in fp32 beside those of 16 bits.
 HABITS = {
     "megatron-core": Habits(),
-    "megatron-lm": Habits(dropout=True),
+    "megatron-lm": Habits(dropout=True, allocator=0.08),
+    "megatron-deepspeed": Habits(dropout=True, allocator=0.08, buffer_bytes=2.5e9),
     "fsdp": Habits(logit_bytes=14.0, gradient_bytes=2.0, gated_tensors=4.0),
-    "torchtitan": Habits(logit_bytes=14.0, gradient_bytes=2.0, gated_tensors=4.0),
-    "deepspeed": Habits(logit_bytes=14.0, gradient_bytes=2.0, gated_tensors=4.0, buffer_bytes=2e9),
-    "hugging-face": Habits(logit_bytes=14.0, gradient_bytes=2.0, gated_tensors=4.0, norm_tensors=3.0),
+    "torchtitan": Habits(logit_bytes=14.0, gradient_bytes=2.0, gated_tensors=4.0, selective=0.25),
+    "deepspeed": Habits(logit_bytes=14.0, gradient_bytes=2.0, gated_tensors=4.0, buffer_bytes=5e9),
+    "hugging-face": Habits(
+        logit_bytes=14.0, gradient_bytes=4.0, gated_tensors=4.0, norm_tensors=3.0, buffer_bytes=2e9, allocator=0.08
+    ),
+    "nanotron": Habits(logit_bytes=16.0, gradient_bytes=6.0, gated_tensors=4.0, norm_tensors=3.0),
+    "litgpt": Habits(logit_bytes=4.0, gradient_bytes=2.0, gated_tensors=4.0, norm_tensors=3.0),
     "jax": Habits(logit_bytes=8.0, gradient_bytes=2.0),
 }
 # Bytes an element of scores where attention writes them out: softmax input, output and mask of dropout.
@@ -163,17 +173,21 @@ def _stage(
     state_bytes = OPTIMIZER_STATE_BYTES[workload.optimizer]
     if precision.master_bits > min(precision.weight_bits, precision.activation_bits):
         state_bytes += precision.master_bits / 8.0
-    ranks = plan.dp * plan.cp
-    etp = plan.tp if plan.etp is None else plan.etp
+    ranks, etp = plan.shards, plan.expert_tp
     expert_ranks = ops.maximum(ranks * plan.tp / (plan.ep * etp), 1.0)
     width = precision.weight_bits / 8.0
     gradient_bytes = precision.gradient_bits / 8.0 if habits.gradient_bytes is None else habits.gradient_bytes
+    tables = dense - local_elements(replace(weights, embedding=0.0, head=0.0), plan, stage)[0] if width < 2.0 else 0.0
     offload = "optimizer" in plan.offload
     held, grad, optim = plan.zero >= 3, plan.zero >= 2, plan.zero >= 1
     parts = {
         "weights": total(
             {
-                "dense": memory.weight_bytes(dense, width, ranks if held else 1.0),
+                "dense": memory.weight_bytes(dense - tables, width, ranks if held else 1.0),
+                # Quantised bases keep token table and head in 16 bits.
+                "tables": memory.weight_bytes(
+                    tables, max(width, precision.activation_bits / 8.0), ranks if held else 1.0
+                ),
                 "experts": memory.weight_bytes(experts, width, expert_ranks if held else 1.0),
                 "adapters": memory.weight_bytes(adapters, precision.activation_bits / 8.0, ranks if held else 1.0),
             }
@@ -197,8 +211,16 @@ def _stage(
     in_flight = memory.micro_batches_in_flight(
         plan.pp, 0.0 if stage == "first" else plan.pp - 1.0, micro_batches, plan.interleave
     )
+    if plan.schedule == "gpipe":
+        in_flight = micro_batches
+    if plan.schedule == "dualpipe":
+        # Two stages a device, a micro-batch more in flight (deepseek2024).
+        in_flight = ops.minimum(plan.pp + 1.0, micro_batches)
+        parts["weights"], parts["gradients"] = scaled(parts["weights"], 2.0), scaled(parts["gradients"], 2.0)
     saved, working = block_activations(model, workload, plan, habits=habits, fused=fused)
-    parts["activations"] = scaled(saved, in_flight / plan.pp)
+    parts["activations"] = scaled(saved, in_flight / plan.pp * (0.0 if "activations" in plan.offload else 1.0))
+    if "parameters" in plan.offload:
+        parts["weights"] = scaled(parts["weights"], 0.0)
     tokens = plan.micro_batch * workload.seq_len / plan.cp
     logits = (
         memory.logit_bytes(
@@ -218,9 +240,9 @@ def _stage(
         )
     if habits.buffer_bytes and ranks > 1.0:
         parts["buffers"] = habits.buffer_bytes
-    dynamic = parts["activations"] + parts["working set"] + parts["gradients"]
-    parts["allocator"] = memory.runtime_bytes(0.0, dynamic, FRAGMENTATION)
-    parts["framework"] = sourced(context_bytes, "framework context")
+    parts["allocator"] = memory.runtime_bytes(0.0, sum(parts.values()), habits.allocator)
+    communicators = COMMUNICATOR_BYTES if plan.devices > 1.0 and context_bytes else 0.0
+    parts["framework"] = sourced(context_bytes, "framework context") + communicators
     return parts
 
 
@@ -263,6 +285,8 @@ def block_activations(
         if policy == "full":
             kept = memory.stream_activation_bytes(tokens, block.hidden, width, stream_shards, 1.0)
             working = ops.maximum(working, each)
+        elif policy == "selective" and habits.selective is not None:
+            kept = _block(block, tokens, width, plan, stream_shards, "none", habits) * habits.selective
         else:
             kept = each
         saved[f"{block.stack} blocks {index}"] = scaled(kept, sourced(block.count, "layers"))

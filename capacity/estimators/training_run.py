@@ -11,9 +11,10 @@ from capacity.estimators.pricing import Pricer, peak_flop_per_s
 from capacity.estimators.stacks import load_stack
 from capacity.estimators.training_memory import OPTIMIZER_STATE_BYTES, training_memory, weights_of
 from capacity.estimators.training_time import Network, step_time
-from capacity.formula import sourced
+from capacity.formula import scaled, sourced
 from capacity.formulas import flops, scaling, schedule
 from capacity.record import Record, replace
+from capacity.spec.plan import CP_KINDS, OFFLOADED, SCHEDULES
 from capacity.spec.workload import Workload
 
 TYPE_CHECKING = False
@@ -153,7 +154,7 @@ def _default_devices(case: Case, workload: Workload, params: float, active: floa
 
 def _given_plan(case: Case, devices: float) -> dict[str, Any]:
     given: dict[str, Any] = {}
-    for name in ("dp", "tp", "pp", "ep", "micro_batch", "interleave"):
+    for name in ("dp", "tp", "pp", "cp", "ep", "etp", "replicas", "micro_batch", "interleave"):
         value = case.number(name, "1", 1.0, 1e6, whole=True)
         if value is not None:
             given[name] = value
@@ -163,6 +164,13 @@ def _given_plan(case: Case, devices: float) -> dict[str, Any]:
     recompute = one_of("--recompute", case.request.get("recompute"), ("none", "selective", "full"))
     if recompute is not None:
         given["recompute"] = recompute
+    for name, choices in (("schedule", SCHEDULES), ("cp_kind", CP_KINDS)):
+        word = one_of(f"--{name.replace('_', '-')}", case.request.get(name), choices)
+        if word is not None:
+            given[name] = word
+    offload = str(case.request.get("offload") or "")
+    if offload:
+        given["offload"] = tuple(one_of("--offload", word.strip(), OFFLOADED) or "" for word in offload.split(","))
     layout.check_heads(case.model, given.get("tp", 1.0))
     if devices % _ranks(case):
         text = " x ".join(f"{name} {given[name]:g}" for name in _CUTS if name in given)
@@ -170,7 +178,7 @@ def _given_plan(case: Case, devices: float) -> dict[str, Any]:
     return given
 
 
-_CUTS = ("dp", "tp", "pp")
+_CUTS = ("dp", "tp", "pp", "cp")
 
 
 def _ranks(case: Case) -> float:
@@ -212,9 +220,9 @@ def price_run(
 
     def price(plan: Plan) -> dict[str, float]:
         if plan not in priced:
-            priced[plan] = step_time(
-                model, table_of(plan), weights, workload, plan, network, pricer, stack, rounds_of(plan)
-            )
+            parts = step_time(model, table_of(plan), weights, workload, plan, network, pricer, stack, rounds_of(plan))
+            site = case.site_factor
+            priced[plan] = parts if site == 1.0 else {name: scaled(part, site) for name, part in parts.items()}
         return priced[plan]
 
     fitting = True

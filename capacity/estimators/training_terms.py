@@ -9,6 +9,7 @@ from capacity import ops
 from capacity.estimators import feeding
 from capacity.estimators.pricing import label
 from capacity.estimators.sharding import shard_training
+from capacity.estimators.training_memory import block_activations
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import collectives, memory
 from capacity.record import Record, replace
@@ -42,6 +43,11 @@ EXPERT_PADDING = 64.0
 CAST_BYTES = 4.0
 # Bytes a logit for an fp32 loss: copies, softmax, gradient.
 LOSS_BYTES = 20.0
+# A device's share of its host: PCIe (or better) each way, memory of a socket; what a host's Adam moves for a weight.
+HOST_LINK_BYTES_PER_S, HOST_MEMORY_BYTES_PER_S, HOST_OPTIMIZER_BYTES = 2.5e10, 4e10, 28.0
+# By how much schedules that fill gaps with weights' gradients cut the bubble of 1F1B: forward and both halves of the
+# backward pass take alike, and one of the three fills it.
+BUBBLE_CUT = {"zero-bubble": 3.0, "dualpipe": 3.0}
 # Starting a point-to-point transfer: two communication kernels and their synchronisation.
 HOP_S = 1.5e-5
 
@@ -53,7 +59,8 @@ class Terms(Record):
     of small kernels in one pass. tensor: tensor-parallel traffic of one pass; regather: of inputs gathered once more;
     routing: all four trips of tokens to experts; context: keys and values of other ranks, forward. layers,
     expert_layers: on the stage. head, loss, head_tensor: of the whole head. hop: to the next stage and back.
-    gather: one gathering of sharded weights, of a micro-batch. reduce: gradients, once a step. accumulated, updated:
+    streamed: to and from the host for a micro-batch, offloaded: the host's update. gather: one gathering of sharded
+    weights, of a micro-batch, gathers: how many. reduce: gradients, once a step. accumulated, updated:
     seconds to move one byte for each local weight. frozen: whether most weights are.
     """
 
@@ -93,7 +100,7 @@ class Terms(Record):
     nodes: float
     full: float
     selective: float
-    recomputed_share: float
+    streamed: float
     offloaded: float
 
 
@@ -124,13 +131,13 @@ def price_terms(
         **_data(local, workload, plan, network, pricer),
         micro_batches=micro_batches,
         stages=plan.pp,
-        chunks=plan.interleave,
+        chunks=plan.interleave * BUBBLE_CUT.get(plan.schedule, 1.0),
         tensor_parallel=plan.tp,
-        data_parallel=plan.dp * plan.cp,
+        data_parallel=plan.ranks,
         nodes=ops.maximum(plan.devices / network.devices_per_node, 1.0),
+        streamed=_streamed(model, local, workload, plan),
         full=float(plan.recompute == "full"),
         selective=float(plan.recompute == "selective"),
-        recomputed_share=1.0,
     )
 
 
@@ -215,7 +222,7 @@ def _traffic(model: ModelSpec, workload: Workload, plan: Plan, network: Network)
     """Traffic of all blocks for one micro-batch: tensor-, expert- and context-parallel."""
     tokens = plan.micro_batch * workload.seq_len / plan.cp
     width = workload.precision.activation_bits / 8.0
-    etp = plan.tp if plan.etp is None else plan.etp
+    etp = plan.expert_tp
     narrow = workload.precision.compute in NARROW
     tensor: dict[str, float] = {}
     regather: dict[str, float] = {}
@@ -287,6 +294,17 @@ def _hop(model: ModelSpec, workload: Workload, plan: Plan, network: Network) -> 
     return scaled(collectives.point_to_point_time_s(message, bandwidth, latency), 2.0 * plan.interleave)
 
 
+def _streamed(model: ModelSpec, local: Local, workload: Workload, plan: Plan) -> float:
+    """Moving parameters or saved activations between host and device for one micro-batch."""
+    moved = 0.0
+    if "parameters" in plan.offload:
+        moved += 2.0 * local.sharded * workload.precision.weight_bits / 8.0
+    if "activations" in plan.offload:
+        saved, _ = block_activations(model, workload, plan)
+        moved += 2.0 * saved / plan.pp
+    return moved / HOST_LINK_BYTES_PER_S
+
+
 class Local(Record):
     """Parameters of one device before ZeRO: dense and routed; and what ZeRO leaves of them."""
 
@@ -301,33 +319,42 @@ class Local(Record):
 
 
 def _local(weights: Weights, plan: Plan) -> Local:
-    etp = plan.tp if plan.etp is None else plan.etp
+    etp = plan.expert_tp
     dense = (weights.dense / plan.tp + weights.vectors + (weights.embedding + weights.head) / plan.tp) / plan.pp
     experts = weights.experts / (etp * plan.ep * plan.pp)
     # Experts are dealt over ep already: only the ranks that hold the same ones share their states.
-    ranks = plan.dp * plan.cp
-    copies = ops.maximum(ranks * plan.tp / (plan.ep * etp), 1.0)
-    return Local(dense=dense, experts=experts, sharded=dense / ranks + experts / copies)
+    copies = ops.maximum(plan.shards * plan.tp / (plan.ep * etp), 1.0)
+    return Local(dense=dense, experts=experts, sharded=dense / plan.shards + experts / copies)
 
 
 def _data(local: Local, workload: Workload, plan: Plan, network: Network, pricer: Pricer) -> dict[str, float]:
-    """Gathering sharded weights, reducing and accumulating gradients, updating weights."""
+    """Gathering sharded weights, reducing and accumulating gradients, updating weights, here or on the host."""
     trained = 0.0 if workload.mode == "lora" else 1.0
     width = workload.precision.weight_bits / 8.0
-    ranks, stride = plan.dp * plan.cp, plan.tp
     gathered = memory.weight_bytes(sourced(local.all, "weights of one device before ZeRO"), width)
-    found = {"gather": 0.0, "gathers": 0.0, "reduce": 0.0, "accumulated": 0.0, "updated": 0.0, "offloaded": 0.0}
-    if plan.zero >= 3 and ranks > 1.0:
-        found["gather"] = network.ring_s(gathered, ranks, stride, 1.0)
+    gradients = memory.gradient_bytes(sourced(local.dense, "dense weights of one device"), 2.0)
+    etp = plan.expert_tp
+    found = {"gather": 0.0, "gathers": 0.0, "reduce": 0.0, "offloaded": 0.0}
+    if plan.zero >= 3 and plan.ranks > 1.0:
+        found["gather"] = network.ring_s(gathered, plan.shards, plan.tp, 1.0)
         found["gathers"] = 3.0 if trained else 2.0
-    elif ranks > 1.0 and trained:
-        gradients = memory.gradient_bytes(sourced(local.dense, "dense weights of one device"), 2.0)
-        dense = network.ring_s(gradients, ranks, stride, 2.0)
-        etp = plan.tp if plan.etp is None else plan.etp
-        copies = ops.maximum(ranks * plan.tp / (plan.ep * etp), 1.0)
+        if plan.replicas > 1.0:
+            found["reduce"] = network.ring_s(gradients / plan.shards, plan.replicas, plan.tp * plan.shards, 2.0)
+    elif plan.ranks > 1.0 and trained:
+        copies = ops.maximum(plan.ranks * plan.tp / (plan.ep * etp), 1.0)
         routed = memory.gradient_bytes(sourced(local.experts, "expert weights of one device"), 2.0)
-        found["reduce"] = total({"dense": dense, "experts": network.ring_s(routed, copies, plan.ep * etp, 2.0)})
+        found["reduce"] = total(
+            {
+                "dense": network.ring_s(gradients, plan.ranks, plan.tp, 2.0),
+                "experts": network.ring_s(routed, copies, plan.ep * etp, 2.0),
+            }
+        )
     kept = local.sharded if plan.zero >= 2 else local.all
+    updated = trained * (local.sharded if plan.zero >= 1 else local.all)
     found["accumulated"] = pricer.memory_s(trained * kept, 0.0)
-    found["updated"] = pricer.memory_s(trained * (local.sharded if plan.zero >= 1 else local.all), 0.0)
+    found["updated"] = pricer.memory_s(0.0 if "optimizer" in plan.offload else updated, 0.0)
+    if "optimizer" in plan.offload:
+        # Gradients go down and new weights come up; the host reads and writes states, gradients and weights.
+        moved, worked = updated * 2.0 * 2.0, updated * HOST_OPTIMIZER_BYTES
+        found["offloaded"] = moved / HOST_LINK_BYTES_PER_S + worked / HOST_MEMORY_BYTES_PER_S
     return found

@@ -121,7 +121,7 @@ def _block_parts(terms: Terms, stack: Stack, pace: float, host_layer_s: float) -
     # Full: the whole forward pass once more. Selective: the attention core, and what the stack's policy adds.
     whole = total(forward | {"traffic": tensor, "routing": scaled(parts["expert routing"], 0.5)})
     chosen = total({"attention": forward["attention"], "policy": scaled(total(forward), stack.selective)})
-    parts["recomputation"] = scaled(whole, terms.full * terms.recomputed_share) + scaled(chosen, terms.selective)
+    parts["recomputation"] = scaled(whole, terms.full) + scaled(chosen, terms.selective)
     device = total(parts)
     passes = 3.0 + terms.full
     layers = terms.layers + terms.expert_layers * stack.expert_launches
@@ -143,6 +143,8 @@ def _data_parallel(terms: Terms, stack: Stack, micro_batch_s: float) -> dict[str
     again = ops.where(rounds > 1.0, rounds, 0.0)
     return {
         "sharded weights traffic": scaled(exposed + slowed, rounds),
+        "host traffic": scaled(schedule.exposed_time_s(micro_batch_s, terms.streamed, stack.overlap), rounds),
+        "optimizer on the host": terms.offloaded,
         "gradient reduction": reduced,
         "gradient accumulation": scaled(terms.accumulated, stack.accumulation_bytes * again),
         "optimizer": total(

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from capacity.record import Record
 
+SCHEDULES = ("1f1b", "gpipe", "zero-bubble", "dualpipe")
+CP_KINDS = ("ring", "gather", "ulysses")
+OFFLOADED = ("optimizer", "parameters", "activations")
+
 
 class Plan(Record):
     """A parallel layout: devices = dp * tp * pp * cp * attention_dp (to train, expert parallelism lives inside dp * cp * tp).
@@ -14,6 +18,9 @@ class Plan(Record):
     cp: context parallelism, sequences cut over so many devices; cp_kind: how their keys and values meet: "ring" (passed on
     and hidden behind attention), "gather" (all at once) or "ulysses" (heads traded for tokens).
     etp: tensor parallelism of each expert (None: as tp).
+    replicas: copies of the sharded weights and states (HSDP): ZeRO shards over dp * cp / replicas ranks.
+    schedule: of the pipeline: "1f1b", "gpipe" (all micro-batches forward first), "zero-bubble" (weights' gradients fill the
+    gaps) or "dualpipe" (from both ends, two stages a device).
     offload: what lives in the host's memory: "optimizer", "parameters", "activations".
     zero: sharding stage of the data-parallel group (0 none, 1 optimizer, 2 and gradients, 3 and weights).
     interleave: virtual pipeline stages per device. micro_batch: sequences per forward pass.
@@ -34,6 +41,23 @@ class Plan(Record):
     cp_kind: str = "ring"
     etp: float | None = None
     offload: tuple[str, ...] = ()
+    replicas: float = 1.0
+    schedule: str = "1f1b"
+
+    @property
+    def ranks(self) -> float:
+        """Devices that work on different tokens with the same weights."""
+        return self.dp * self.cp
+
+    @property
+    def shards(self) -> float:
+        """Ranks that ZeRO shards over."""
+        return self.dp * self.cp / self.replicas
+
+    @property
+    def expert_tp(self) -> float:
+        """Tensor parallelism of each expert."""
+        return self.tp if self.etp is None else self.etp
 
     @property
     def devices(self) -> float:

@@ -40,3 +40,15 @@ def validate(kind: str, data: str | None = None) -> dict[str, Any]:
         raise InputError(f'validation needs {error.name}: pip install "model-capacity[sweep]"') from None
     scores: dict[str, Any] = module.validate(data)
     return scores
+
+
+def site_of(path: str) -> tuple[float, float]:
+    """By how much the measured runs of a table take longer than predicted, and how many they are (1 to 3).
+
+    Raises InputError where there are none or more, or one cannot be priced.
+    """
+    try:
+        from capacity.validation.training import site
+    except ModuleNotFoundError as error:
+        raise InputError(f'--anchor needs {error.name}: pip install "model-capacity[sweep]"') from None
+    return site(path)

@@ -88,7 +88,7 @@ def _workload(row: dict[str, Any], setup: Setup) -> Workload:
     text = f"{method} {word(row, 'optimizer')}".lower()
     optimizer = next((name for mark, name in _OPTIMIZERS if mark in text), "adamw")
     precision = setup.workload.precision
-    mode = "lora" if "lora" in method else setup.workload.mode
+    mode = "lora" if "lora" in method or "adapter" in method else setup.workload.mode
     bits = 16.0
     if mode == "lora":
         if re.search(r"nf4|int4|q-?lora|4-?bit|fp4", f"{method} {dtype}"):
@@ -156,7 +156,7 @@ def _reason(setup: Setup, ratio: float, largest: str) -> str:
 
 def parts_of(row: dict[str, Any], setup: Setup) -> tuple[dict[str, float], str]:
     """Bytes by part on the rank whose memory was printed."""
-    workload, plan = _workload(row, setup), setup.plan
+    workload, plan = _workload(row, setup), replace(setup.plan, interleave=positive(row, "virtual_pp") or 1.0)
     if word(row, "offload"):
         plan = replace(plan, offload=("optimizer",))
     weights = weights_of(lower(setup.model, feeding.feed(setup.model, 1.0, 1.0)))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from capacity.errors import CapacityError
+from capacity.errors import CapacityError, InputError
 from capacity.estimators import feeding
-from capacity.estimators.composed import composed_interval
+from capacity.estimators.composed import site_factor, step_interval
 from capacity.estimators.lowering import lower, model_flop
 from capacity.estimators.network import Network
 from capacity.estimators.pricing import Pricer, peak_flop_per_s
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from capacity.estimators.training_terms import Terms
 
 METRIC = "step_time_s"
+ROUTED = ("moe", "mla", "hybrid")
 NEEDED = ("id", "model", "device")
 # The usual guess of a spreadsheet: model FLOPs at this share of the dense 16-bit peak.
 TRIVIAL_UTILISATION = 0.4
@@ -118,8 +119,7 @@ def _predict(row: dict[str, Any]) -> dict[str, Any]:
     if setup.measured_s is None:
         result["why"] = "nothing was measured: no step time, rate, FLOP/s or utilisation"
         return result
-    routed = setup.kind in ("moe", "mla")
-    span = composed_interval("step time", "step_time_experts" if routed else "step_time", setup.profile)
+    span = step_interval(load_stack(setup.stack), setup.cluster.device, setup.profile, routed=setup.kind in ROUTED)
     mid = sum(parts.values())
     largest = max((name for name in parts if name != "GEMM"), key=lambda name: parts[name])
     binding = f"{largest} {parts[largest] / mid:.0%}"
@@ -132,6 +132,24 @@ def _predict(row: dict[str, Any]) -> dict[str, Any]:
         "binding": binding,
         "why": _reason(setup, setup.measured_s, mid / setup.measured_s, binding),
     }
+
+
+MOST_ANCHORS = 3
+
+
+def site(path: str) -> tuple[float, float]:
+    """How much longer the measured runs of a table take than predicted, and how many they are; see `--anchor`."""
+    table = read_runs(path, "training", NEEDED)
+    if not 0 < len(table) <= MOST_ANCHORS:
+        raise InputError(f"{path}: {len(table)} runs; --anchor takes 1 to {MOST_ANCHORS} measured runs of the site")
+    logs: list[float] = []
+    for row in table.to_dict("records"):
+        setup = read_setup(row)
+        if setup.measured_s is None:
+            raise InputError(f"{path}: run {setup.id} states no step time or rate; give step_time_s")
+        logs.append(float(np.log(setup.measured_s / sum(step_of(setup).values()))))
+    stack = load_stack(setup.stack)
+    return site_factor(logs, stack, setup.cluster.device, routed=setup.kind in ROUTED), float(len(logs))
 
 
 def _reason(setup: Setup, measured_s: float, ratio: float, binding: str) -> str:

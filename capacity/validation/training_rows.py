@@ -12,7 +12,7 @@ from capacity.estimators import feeding
 from capacity.estimators.layout import usual_chunks
 from capacity.estimators.lowering import lower, model_flop
 from capacity.estimators.pricing import peak_flop_per_s
-from capacity.estimators.stacks import ALIASES, load_stack
+from capacity.estimators.stacks import load_stack
 from capacity.estimators.training_memory import training_memory, weights_of
 from capacity.laws.profile import load_profile
 from capacity.record import Record, replace
@@ -39,6 +39,8 @@ _STACKS = (
     (r"llm-foundry|llmf|mosaic|\bmpt\b", "fsdp"),
     (r"optimum|habana|gaudi", "habana"),
     (r"deepseek-ai|hai-llm", "megatron-core"),
+    (r"nanotron", "nanotron"),
+    (r"litgpt", "litgpt"),
     (r"nemo|bridge|dgxc|mlperf|mlcommons|simumax|megatron-core|mcore|primus|te 2\.", "megatron-core"),
     (r"megatron-deepspeed|bigscience|bloom|vtrain", "megatron-deepspeed"),
     (
@@ -141,7 +143,7 @@ def stack_of(row: dict[str, Any]) -> str:
                 recent = name == "megatron-lm" and years and min(years) >= 2024
                 if name == "megatron-core" and _release(text) >= NEWEST:
                     return "megatron-core-26.06"
-                return "megatron-core" if recent else ALIASES.get(name, name)
+                return "megatron-core" if recent else name
     return "fsdp"
 
 
@@ -198,7 +200,7 @@ def read_setup(row: dict[str, Any]) -> Setup:
     cluster = _wired(row, cluster)
     attention = word(row, "attention").lower()
     if attention not in ("flash", "standard"):
-        attention = "standard" if stack == "megatron-lm" else "flash"
+        attention = "standard" if load_stack(stack).name == "megatron-lm" else "flash"
         inferred.append(f"{attention} attention")
     rounds = max(-(-workload.global_batch // (plan.dp * plan.micro_batch)), 1.0)
     # Tuned stacks rebuild what is cheap and rarely whole blocks.
@@ -251,7 +253,13 @@ def _workload(row: dict[str, Any], model: ModelSpec, compute: str, inferred: lis
         seq_len = min(2048.0, feeding.longest(model) or 2048.0)
         inferred.append(f"sequence length {seq_len:g}")
     text = f"{word(row, 'model')} {word(row, 'method')} {word(row, 'family')}".lower()
-    mode = "lora" if "lora" in text else "finetune" if re.search(r"sft|fine-?tun|full", text) else "train"
+    mode = (
+        "lora"
+        if "lora" in text or "adapter" in text
+        else "finetune"
+        if re.search(r"sft|fine-?tun|full", text)
+        else "train"
+    )
     wide = 32.0 if compute in ("fp32", "tf32") else 16.0
     return Workload(
         mode=mode,
@@ -287,6 +295,8 @@ def _layout(
             if not alone or stack == "megatron-core"
             else 0.0
         )
+        if stack == "hugging-face" and dp > 1.0:
+            zero = 3.0 if workload.mode == "finetune" else 2.0
         inferred.append(f"ZeRO-{zero:g}")
     batch, micro = positive(row, "global_batch_seqs"), positive(row, "micro_batch")
     if micro is None:
@@ -314,7 +324,7 @@ def _layout(
         zero=int(zero),
         interleave=max(chunks, 1.0),
         micro_batch=micro,
-        sequence_parallel=parallel == "yes" if parallel else stack != "megatron-lm",
+        sequence_parallel=parallel == "yes" if parallel else load_stack(stack).name != "megatron-lm",
     )
     return _nodes(cluster, devices), plan, replace(workload, global_batch=batch)
 

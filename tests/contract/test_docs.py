@@ -159,10 +159,13 @@ def test_every_model_type_is_in_the_exactness_table():
 
 
 def test_intervals_told_are_those_used():
-    """The factors that docs/accuracy.md names are in composed.toml."""
+    """The factors that the pages on accuracy name are those of the fitted files."""
     from capacity.toml_file import read_toml
 
     table = read_toml(str(ROOT / "capacity" / "laws" / "fitted" / "composed.toml"))
-    page = (DOCS / "accuracy.md").read_text(encoding="utf-8")
-    for name in ("step_time", "training_memory", "ttft", "power"):
+    page = "".join((DOCS / name).read_text(encoding="utf-8") for name in ("accuracy.md", "accuracy-training.md"))
+    steps = read_toml(str(ROOT / "capacity" / "laws" / "fitted" / "stacks.toml"))["interval"]
+    for name, row in steps.items():
+        assert f"{row['low']:.2f} to {row['high']:.2f}" in page, name
+    for name in ("training_memory", "ttft", "power"):
         assert f"{table[name]['low']:.2f} to {table[name]['high']:g}" in page, name

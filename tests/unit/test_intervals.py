@@ -12,6 +12,7 @@ from capacity.laws.profile import FITTED
 from capacity.toml_file import read_toml
 
 COMPOSED = read_toml(os.path.join(FITTED, "composed.toml"))
+STEP = read_toml(os.path.join(FITTED, "stacks.toml"))["interval"]
 
 
 def served(**request):
@@ -42,16 +43,32 @@ def test_training_step_has_the_measured_interval():
         .sections["train"]
         .quantities["step_time"]
     )
-    assert step.low / step.mid == pytest.approx(COMPOSED["step_time"]["low"])
-    assert step.high / step.mid == pytest.approx(COMPOSED["step_time"]["high"])
+    assert step.low / step.mid == pytest.approx(STEP["tuned"]["low"])
+    assert step.high / step.mid == pytest.approx(STEP["tuned"]["high"])
 
 
 def test_a_device_that_was_never_measured_has_a_wider_interval():
     step = (
         capacity.estimate(model="llama-3.1-8b", mode="train", device="mi300x").sections["train"].quantities["step_time"]
     )
-    assert step.low / step.mid < COMPOSED["step_time"]["low"]
-    assert step.high / step.mid > COMPOSED["step_time"]["high"]
+    assert step.low / step.mid < STEP["tuned"]["low"]
+    assert step.high / step.mid > STEP["tuned"]["high"]
+
+
+def test_measured_runs_of_a_site_move_its_steps_and_narrow_them():
+    asked = {"model": "llama-3.1-8b", "mode": "train", "device": "h100-sxm", "devices": 64}
+    alone = capacity.estimate(**asked).sections["train"].quantities["step_time"]
+    helped = capacity.estimate(**asked, site=(1.1, 3.0)).sections["train"].quantities["step_time"]
+    assert helped.mid == pytest.approx(1.1 * alone.mid)
+    assert alone.low / alone.mid < helped.low / helped.mid < 1.0 < helped.high / helped.mid < alone.high / alone.mid
+
+
+@pytest.mark.parametrize("kind", ["eager", "tuned", "compiled", "accelerator", "experts"])
+def test_intervals_of_a_step_hold_their_middle(kind):
+    row = STEP[kind]
+    assert 0.0 < row["low"] < 1.0 < row["high"]
+    assert row["site"] > 0.0
+    assert "left out" in row["source"]
 
 
 def test_independent_moves_add_in_squares():
