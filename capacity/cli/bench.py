@@ -195,6 +195,9 @@ def _show(measured: list[Measurement], options: dict[str, Any]) -> None:
         # Names say most: the figures stand beside them and the end of a name is cut.
         rows.append([layout.clip(name, max(chosen.width - FIGURES_WIDTH, 20), chosen), *cells])
     write("\n".join(layout.table(header, [[chosen.text(cell) for cell in row] for row in rows], chosen)) + "\n")
+    overheads = sorted(visit.overhead_s for visit in measured if visit.overhead_s is not None)
+    if overheads:
+        _say(f"reading the clock took {_time(overheads[len(overheads) // 2])} a sample")
 
 
 def _cells(visit: Measurement, summary: Summary) -> list[str]:

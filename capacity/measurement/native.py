@@ -37,14 +37,14 @@ double clock_hz(void) {
 }
 
 /* STREAM triad a = b + s c over n floats; seconds of the fastest of `rounds`, the first one not counted. */
-double triad_s(size_t n, int rounds) {
+double triad_s(size_t n, int rounds, int threads) {
     float *a = aligned_alloc(64, n * 4), *b = aligned_alloc(64, n * 4), *c = aligned_alloc(64, n * 4);
     if (!a || !b || !c) { free(a); free(b); free(c); return -1.0; }
     for (size_t i = 0; i < n; i++) { a[i] = 0.0f; b[i] = 1.0f; c[i] = 2.0f; }
     double best = 1e30;
     for (int round = 0; round <= rounds; round++) {
         double start = now();
-        #pragma omp parallel for
+        #pragma omp parallel for num_threads(threads)
         for (size_t i = 0; i < n; i++) a[i] = b[i] + 3.0f * c[i];
         double took = now() - start;
         if (round > 0 && took < best) best = took;
@@ -85,7 +85,7 @@ def _compiled() -> ctypes.CDLL | None:
                 found = ctypes.CDLL(target)
                 found.clock_hz.restype = ctypes.c_double
                 found.triad_s.restype = ctypes.c_double
-                found.triad_s.argtypes = (ctypes.c_size_t, ctypes.c_int)
+                found.triad_s.argtypes = (ctypes.c_size_t, ctypes.c_int, ctypes.c_int)
                 return found
     return None
 
@@ -96,11 +96,11 @@ def clock_probe() -> float | None:
     return float(found.clock_hz()) if found is not None else None
 
 
-def triad_bytes_per_s(array_bytes: float, rounds: int = 10) -> float | None:
+def triad_bytes_per_s(array_bytes: float, rounds: int = 10, threads: int = 1) -> float | None:
     """STREAM triad, three arrays counted; None without a compiler or the memory for it."""
     found = library()
     if found is None:
         return None
     elements = int(array_bytes / 4)
-    took = float(found.triad_s(elements, rounds))
+    took = float(found.triad_s(elements, rounds, threads))
     return 3.0 * 4.0 * elements / took if took > 0.0 else None

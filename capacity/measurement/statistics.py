@@ -22,10 +22,11 @@ PAGE_BYTES = 4096.0
 class Summary(Record):
     """Seconds of one run of a case: median of its clean samples with the 95 % interval of that median.
 
-    best_s: 5th percentile, what the machine does undisturbed. spread: interquartile range over median. disturbed: share
+    best_s: 5th percentile, what the machine does undisturbed; the
+    median where waiting was subtracted. spread: interquartile range over median. disturbed: share
     of samples that waited for a core. drift: how far medians of visits lie apart, as a ratio. slowdown: control
-    kernel beside this case over the best control of all. corrected: too few samples were clean, so waiting was
-    subtracted from all. fresh_bytes: pages first touched in one run. parts_s: medians of phases.
+    kernel beside this case over the best control of all. corrected: too few samples were clean, so the least
+    disturbed count, waiting subtracted. fresh_bytes: pages first touched in one run. parts_s: medians of phases.
     """
 
     seconds: float
@@ -59,10 +60,15 @@ def timed(samples: Iterable[Sample], *, control: bool = False) -> list[Sample]:
 
 
 def undisturbed(samples: Sequence[Sample]) -> tuple[list[Sample], bool]:
-    """The samples to believe, and whether they had to be corrected because too few were clean."""
+    """The samples to believe, and whether they have to be corrected because too few were clean.
+
+    Then those that waited least are kept: what the scheduler counts as waiting is itself off by some per cent of it.
+    """
     chosen = [sample for sample in samples if clean(sample)]
-    enough = len(chosen) >= min(FEWEST_CLEAN, len(samples))
-    return (chosen, False) if enough else (list(samples), True)
+    if len(chosen) >= min(FEWEST_CLEAN, len(samples)):
+        return chosen, False
+    ordered = sorted(samples, key=lambda sample: (sample.waited_s or 0.0) / sample.wall_s)
+    return ordered[: max(len(ordered) // 3, FEWEST_CLEAN)], True
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
@@ -100,7 +106,7 @@ def summarise(visits: Sequence[Measurement], best_control_s: float | None = None
         seconds=middle,
         low_s=low,
         high_s=high,
-        best_s=quantile(ordered, 0.05),
+        best_s=middle if corrected else quantile(ordered, 0.05),
         samples=len(chosen),
         spread=(quantile(ordered, 0.75) - quantile(ordered, 0.25)) / middle,
         disturbed=1.0 - sum(clean(sample) for sample in samples) / len(samples),

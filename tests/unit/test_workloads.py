@@ -187,4 +187,9 @@ def test_packed_weights_are_traced_by_their_bytes():
 
 
 def test_every_workload_names_its_kind():
-    assert {KERNELS[case.kernel].kind for case in cases(FULL, Machine())} == {"kernel", "training", "inference"}
+    assert {KERNELS[case.kernel].kind for case in cases(FULL, Machine())} == {
+        "kernel",
+        "training",
+        "inference",
+        "anchor",
+    }

@@ -4,6 +4,7 @@ Modules import torch only to build a case, so listing them costs nothing.
 """
 
 from capacity.measurement.kernels import (
+    anchor,
     attention,
     collective,
     convolution,
@@ -29,4 +30,5 @@ ALL = (
     *dispatch.FAMILIES,
     *transfer.FAMILIES,
     *collective.FAMILIES,
+    *anchor.FAMILIES,
 )
