@@ -44,7 +44,8 @@ COMMAND = Command(
             Option("--tokens", metavar="N", read=_count, help="training tokens: 140B"),
             Option("--seq-len", metavar="N", read=_count, help="tokens in a training sequence: 4096"),
             Option("--batch", metavar="N", read=_count, help="sequences in a training step, over all devices"),
-            Option("--optimizer", metavar="NAME", help="adamw, adamw-8bit, muon, sgd ..."),
+            Option("--optimizer", metavar="NAME", help="adamw, adamw-8bit, adafactor, muon, shampoo, sgd ..."),
+            Option("--teacher", metavar="NAME", help="a published model to distil from, run beside"),
             Option("--lora-rank", metavar="N", read=whole(), help="rank of the adapters of --mode lora"),
             Option("--prompt-len", metavar="N", read=_count, help="prompt tokens of a request to serve"),
             Option("--output-len", metavar="N", read=_count, help="tokens a request generates"),
@@ -97,6 +98,7 @@ COMMAND = Command(
             Option("--schedule", metavar="NAME", help="of the pipeline: 1f1b, gpipe, zero-bubble or dualpipe"),
             Option("--offload", metavar="WHAT", help="to the host: optimizer, parameters, activations; with commas"),
             Option("--recompute", metavar="WHAT", help="activations rebuilt: none, selective or full"),
+            Option("--recompute-share", metavar="SHARE", read=_count, help="of the blocks that full recomputation rebuilds: 1"),
         )),
         ("money and power", (
             Option("--price", metavar="USD", read=_price, help="of one device for one hour: 2.5"),

@@ -25,7 +25,8 @@ COMMAND = Command(
     "the 90 % intervals hold 90 % of what was measured. Needs the `sweep` extra.",
     examples=(
         "capacity validate kernels --data measured/kernels",
-        "capacity validate kernels --data measured/kernels --json",
+        "capacity validate training --by stack",
+        "capacity validate memory --data my_runs.csv --json",
         "capacity validate kernels --data measured/kernels --predictions rows.csv",
     ),
     words=("KIND", f"what is validated: {', '.join(KINDS)}"),
@@ -104,9 +105,21 @@ def _screen(scores: dict[str, Any], keys: tuple[str, ...], chosen: Style) -> lis
     for row in scores["worst"][:WORST_SHOWN]:
         ratio = row["predicted"][1] / row["measured"]
         lines.append(chosen.text(f"  {row['id']:<18} predicted {ratio:.2f} of measured  {row['why']}"[: chosen.width]))
+    lines += [chosen.text(line) for line in _layouts(scores.get("sweeps", {"n": 0}))]
     for why, count in scores["unpriced"].items():
         lines.append(chosen.text(f"  {count} rows not priced: {why}"[: chosen.width]))
     return lines
+
+
+def _layouts(found: dict[str, Any]) -> list[str]:
+    """How well layouts of one question are ranked, where a table has such runs."""
+    if not found["n"]:
+        return []
+    return [
+        "",
+        f"  layouts in {found['n']} sweeps: rank correlation {found['spearman']:.2f}; the one ranked first is",
+        f"  {found['regret'] * 100.0:.1f} % slower than the fastest, {found['regret_worst'] * 100.0:.0f} % at worst",
+    ]
 
 
 def _row(name: str, score: dict[str, Any], baselines: tuple[str, ...]) -> list[str]:

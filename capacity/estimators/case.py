@@ -91,6 +91,8 @@ KEYS = (
     "replicas",
     "schedule",
     "offload",
+    "recompute_share",
+    "teacher",
     "site",
     "prompt_len",
     "output_len",

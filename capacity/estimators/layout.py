@@ -190,7 +190,11 @@ def _candidates(
     layers = feeding.layer_count(model)
     experts = expert_count(model)
     cp = given.get("cp", 1.0)
-    kept = {name: given[name] for name in ("etp", "replicas", "schedule", "cp_kind", "offload") if name in given}
+    kept = {
+        name: given[name]
+        for name in ("etp", "replicas", "schedule", "cp_kind", "offload", "recompute_share")
+        if name in given
+    }
     tps = [given["tp"]] if "tp" in given else [tp for tp in _powers(node) if divides_heads(model, tp)]
     pps = [given["pp"]] if "pp" in given else [pp for pp in _powers(64.0) if layers / pp >= 2.0 or pp == 1.0]
     grids = sorted(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from capacity import ops
 from capacity.estimators import feeding
+from capacity.estimators.lowering import Tokens, lower
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import memory
 from capacity.record import Record, replace
@@ -24,6 +25,7 @@ OPTIMIZER_STATE_BYTES = {
     "adamw-8bit": 2.0,
     "adafactor": 0.02,
     "muon": 4.0,
+    "shampoo": 24.0,  # moments, and two preconditioners of a square matrix with their roots
     "lion": 4.0,
 }
 # What collectives' communicators take of the driver's memory.
@@ -126,7 +128,7 @@ def training_memory(
     micro_batches: float,
     context_bytes: float,
     *,
-    stack: str = "megatron-core",
+    stack: str = "",
     fused_attention: bool = True,
     stage: str = "",
 ) -> dict[str, float]:
@@ -136,7 +138,7 @@ def training_memory(
     where that one is asked for.
     """
     stages = (stage,) if stage else ("first",) if plan.pp == 1.0 else ("first", "last")
-    habits = HABITS.get(stack, HABITS["megatron-core"])
+    habits = HABITS.get(stack or workload.stack, HABITS["megatron-core"])
     parts = [
         _stage(model, weights, workload, plan, micro_batches, context_bytes, one, habits, fused=fused_attention)
         for one in stages
@@ -240,6 +242,9 @@ def _stage(
         )
     if habits.buffer_bytes and ranks > 1.0:
         parts["buffers"] = habits.buffer_bytes
+    if workload.teacher is not None:
+        taught = sum(weights_of(lower(workload.teacher, Tokens())).__dict__.values())
+        parts["teacher"] = memory.weight_bytes(taught / (plan.tp * plan.pp), 2.0, ranks if held else 1.0)
     parts["allocator"] = memory.runtime_bytes(0.0, sum(parts.values()), habits.allocator)
     communicators = COMMUNICATOR_BYTES if plan.devices > 1.0 and context_bytes else 0.0
     parts["framework"] = sourced(context_bytes, "framework context") + communicators
@@ -283,7 +288,8 @@ def block_activations(
         if not fused and policy != "selective":
             each = each + _scores(block, plan.micro_batch * workload.seq_len**2 / plan.cp, plan.tp)
         if policy == "full":
-            kept = memory.stream_activation_bytes(tokens, block.hidden, width, stream_shards, 1.0)
+            input_ = memory.stream_activation_bytes(tokens, block.hidden, width, stream_shards, 1.0)
+            kept = input_ if plan.recompute_share == 1.0 else _mixed(input_, each, plan.recompute_share)
             working = ops.maximum(working, each)
         elif policy == "selective" and habits.selective is not None:
             kept = _block(block, tokens, width, plan, stream_shards, "none", habits) * habits.selective
@@ -291,6 +297,11 @@ def block_activations(
             kept = each
         saved[f"{block.stack} blocks {index}"] = scaled(kept, sourced(block.count, "layers"))
     return total(saved), working
+
+
+def _mixed(rebuilt: float, whole: float, share: float) -> float:
+    """Saved of a block on average, where only a share of them is rebuilt."""
+    return total({"rebuilt": scaled(rebuilt, share), "kept": scaled(whole, 1.0 - share)})
 
 
 def _scores(block: Block, pairs: float, tp: float) -> float:
@@ -326,7 +337,10 @@ def _block(
         elif isinstance(layer, Attention):
             inner = memory.attention_activation_bytes(
                 tokens,
-                layer.heads * layer.key_size + layer.kv_heads * (layer.key_size + layer.value_size),
+                # Latent attention rebuilds heads from what it was projected down to (deepseek2024).
+                sum(linear.out_features for linear in layer.projections if linear.shard not in ("column", "row"))
+                if layer.latent and policy == "selective"
+                else layer.heads * layer.key_size + layer.kv_heads * (layer.key_size + layer.value_size),
                 layer.heads * layer.value_size,
                 layer.heads,
                 plan.tp,

@@ -10,7 +10,7 @@ from capacity.estimators.lowering import Tokens, active_parameter_count, lower, 
 from capacity.estimators.pricing import Pricer, peak_flop_per_s
 from capacity.estimators.stacks import load_stack
 from capacity.estimators.training_memory import OPTIMIZER_STATE_BYTES, training_memory, weights_of
-from capacity.estimators.training_time import Network, step_time
+from capacity.estimators.training_time import Network, forward_time, step_time
 from capacity.formula import scaled, sourced
 from capacity.formulas import flops, scaling, schedule
 from capacity.record import Record, replace
@@ -99,6 +99,8 @@ def read_workload(case: Case) -> tuple[Workload, float]:
         else 16.0
     )
     workload = Workload(
+        stack=load_stack(case.request.get("stack") or "tuned").name,
+        teacher=_teacher(case),
         mode=mode,
         tokens=tokens,
         seq_len=seq_len,
@@ -119,6 +121,18 @@ def read_workload(case: Case) -> tuple[Workload, float]:
     else:
         note("devices", devices, "1", "user")
     return workload, devices
+
+
+def _teacher(case: Case) -> ModelSpec | None:
+    """The model whose logits are learnt from, run beside the student."""
+    name = case.request.get("teacher")
+    if name is None:
+        return None
+    from capacity.catalogue import load_model
+
+    teacher = load_model(name, tuple(case.request.get("catalogue", ()))) if isinstance(name, str) else name
+    case.assumptions.note("teacher", teacher.name, "", "user", teacher.source)
+    return teacher
 
 
 def _default_batch(mode: str, active: float, seq_len: float, tokens: float) -> float:
@@ -168,6 +182,9 @@ def _given_plan(case: Case, devices: float) -> dict[str, Any]:
         word = one_of(f"--{name.replace('_', '-')}", case.request.get(name), choices)
         if word is not None:
             given[name] = word
+    share = case.number("recompute_share", "1", 0.0, 1.0)
+    if share is not None:
+        given["recompute_share"] = share
     offload = str(case.request.get("offload") or "")
     if offload:
         given["offload"] = tuple(one_of("--offload", word.strip(), OFFLOADED) or "" for word in offload.split(","))
@@ -221,6 +238,10 @@ def price_run(
     def price(plan: Plan) -> dict[str, float]:
         if plan not in priced:
             parts = step_time(model, table_of(plan), weights, workload, plan, network, pricer, stack, rounds_of(plan))
+            if workload.teacher is not None:
+                parts["teacher"] = scaled(
+                    forward_time(workload.teacher, workload, plan, network, pricer, stack), rounds_of(plan)
+                )
             site = case.site_factor
             priced[plan] = parts if site == 1.0 else {name: scaled(part, site) for name, part in parts.items()}
         return priced[plan]

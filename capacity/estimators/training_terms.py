@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from capacity import ops
 from capacity.estimators import feeding
-from capacity.estimators.pricing import label
+from capacity.estimators.pricing import label, peak_flop_per_s
 from capacity.estimators.sharding import shard_training
-from capacity.estimators.training_memory import block_activations
+from capacity.estimators.training_memory import OPTIMIZER_STATE_BYTES, block_activations
 from capacity.formula import scaled, sourced, total
-from capacity.formulas import collectives, memory
+from capacity.formulas import collectives, flops, memory
 from capacity.record import Record, replace
 from capacity.spec.model import Attention, Experts
 
@@ -61,7 +61,7 @@ class Terms(Record):
     expert_layers: on the stage. head, loss, head_tensor: of the whole head. hop: to the next stage and back.
     streamed: to and from the host for a micro-batch, offloaded: the host's update. gather: one gathering of sharded
     weights, of a micro-batch, gathers: how many. reduce: gradients, once a step. accumulated, updated:
-    seconds to move one byte for each local weight. frozen: whether most weights are.
+    seconds to move one byte for each local weight; orthogonalised: an optimizer's own products. frozen: whether most weights are.
     """
 
     gemm_forward: float
@@ -92,6 +92,7 @@ class Terms(Record):
     reduce: float
     accumulated: float
     updated: float
+    orthogonalised: float
     micro_batches: float
     stages: float
     chunks: float
@@ -121,7 +122,7 @@ def price_terms(
     traffic = _traffic(model, workload, plan, network)
     share = 1.0 / plan.pp
     layers = feeding.layers(model)
-    local = _local(weights, plan)
+    local = _local(weights, plan, model.hidden)
     return Terms(
         **{name: scaled(value, share) for name, value in (blocks | traffic).items()},
         layers=sum(block.count for block in layers) / plan.pp,
@@ -136,7 +137,7 @@ def price_terms(
         data_parallel=plan.ranks,
         nodes=ops.maximum(plan.devices / network.devices_per_node, 1.0),
         streamed=_streamed(model, local, workload, plan),
-        full=float(plan.recompute == "full"),
+        full=plan.recompute_share if plan.recompute == "full" else 0.0,
         selective=float(plan.recompute == "selective"),
     )
 
@@ -160,6 +161,7 @@ def _blocks(table: tuple[Op, ...], workload: Workload, plan: Plan, pricer: Price
         op = shard_training(whole, plan)
         count = whole.count
         if op.kind == "gemm":
+            # An expert alone on its device is a product like any other.
             routed = op.copies != 1.0
             kind = "expert" if routed else "gemm"
             rows = op.m + EXPERT_PADDING * op.copies if routed else op.m
@@ -306,11 +308,12 @@ def _streamed(model: ModelSpec, local: Local, workload: Workload, plan: Plan) ->
 
 
 class Local(Record):
-    """Parameters of one device before ZeRO: dense and routed; and what ZeRO leaves of them."""
+    """Parameters of one device before ZeRO: dense and routed; what ZeRO leaves of them; the smaller side of a matrix."""
 
     dense: float
     experts: float
     sharded: float
+    width: float
 
     @property
     def all(self) -> float:
@@ -318,13 +321,18 @@ class Local(Record):
         return self.dense + self.experts
 
 
-def _local(weights: Weights, plan: Plan) -> Local:
+def _local(weights: Weights, plan: Plan, width: float) -> Local:
     etp = plan.expert_tp
     dense = (weights.dense / plan.tp + weights.vectors + (weights.embedding + weights.head) / plan.tp) / plan.pp
     experts = weights.experts / (etp * plan.ep * plan.pp)
     # Experts are dealt over ep already: only the ranks that hold the same ones share their states.
     copies = ops.maximum(plan.shards * plan.tp / (plan.ep * etp), 1.0)
-    return Local(dense=dense, experts=experts, sharded=dense / plan.shards + experts / copies)
+    return Local(dense=dense, experts=experts, sharded=dense / plan.shards + experts / copies, width=width)
+
+
+def _update_bytes(workload: Workload) -> float:
+    """Traffic of an optimizer's update for each weight: states and master copy read and written, gradient, new weight."""
+    return 2.0 * (4.0 + OPTIMIZER_STATE_BYTES[workload.optimizer]) + 4.0 + 2.0
 
 
 def _data(local: Local, workload: Workload, plan: Plan, network: Network, pricer: Pricer) -> dict[str, float]:
@@ -352,7 +360,13 @@ def _data(local: Local, workload: Workload, plan: Plan, network: Network, pricer
     kept = local.sharded if plan.zero >= 2 else local.all
     updated = trained * (local.sharded if plan.zero >= 1 else local.all)
     found["accumulated"] = pricer.memory_s(trained * kept, 0.0)
-    found["updated"] = pricer.memory_s(0.0 if "optimizer" in plan.offload else updated, 0.0)
+    moves = _update_bytes(workload) / _update_bytes(replace(workload, optimizer="adamw"))
+    found["updated"] = pricer.memory_s(0.0 if "optimizer" in plan.offload else updated * moves, 0.0)
+    found["orthogonalised"] = 0.0
+    if workload.optimizer in ("muon", "shampoo"):
+        peak, _ = peak_flop_per_s(pricer.device, "bf16")
+        share = pricer.profile.gemm_shares("bf16").share_of_peak
+        found["orthogonalised"] = flops.newton_schulz_flop(updated, local.width) / (peak * share)
     if "optimizer" in plan.offload:
         # Gradients go down and new weights come up; the host reads and writes states, gradients and weights.
         moved, worked = updated * 2.0 * 2.0, updated * HOST_OPTIMIZER_BYTES

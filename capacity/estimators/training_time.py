@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from capacity import ops
+from capacity.estimators import feeding
+from capacity.estimators.lowering import lower
 from capacity.estimators.network import Network
+from capacity.estimators.training_memory import weights_of
 from capacity.estimators.training_terms import price_terms
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import schedule
+from capacity.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
     from capacity.spec.plan import Plan
     from capacity.spec.workload import Workload
 
-__all__ = ["Network", "assemble", "step_time"]
+__all__ = ["Network", "assemble", "forward_time", "step_time"]
 
 # Share of the last stage's head that no other stage's work hides.
 HEAD_IMBALANCE = 0.75
@@ -51,6 +55,27 @@ def step_time(
     # Differences of equal times leave dust where nothing is exposed.
     least = 1e-13 * sum(parts.values())
     return {name: value for name, value in parts.items() if value > least}
+
+
+def forward_time(
+    model: ModelSpec, workload: Workload, plan: Plan, network: Network, pricer: Pricer, stack: Stack
+) -> float:
+    """Seconds of a forward pass of another model over the same micro-batch in the same layout."""
+    table = lower(model, feeding.feed(model, plan.micro_batch, workload.seq_len))
+    plan = replace(plan, recompute="none", ep=1.0, etp=None)
+    terms = price_terms(model, table, weights_of(table), workload, plan, network, pricer, 1.0)
+    pace = stack.sustained
+    return total(
+        {
+            "GEMM": scaled(terms.gemm_forward, 1.0 / pace),
+            "expert products": scaled(terms.expert_forward, stack.grouped / pace),
+            "attention": scaled(terms.attention_forward, 1.0 / (pace * stack.attention)),
+            "element-wise": scaled(terms.elementwise_forward, stack.elementwise),
+            "tensor-parallel traffic": scaled(terms.tensor, stack.exposed_forward),
+            "head": scaled(terms.head, 1.0 / (3.0 * pace * plan.pp)),
+            "sharded weights traffic": terms.gather,
+        }
+    )
 
 
 def assemble(terms: Terms, stack: Stack, host_layer_s: float) -> dict[str, float]:
@@ -150,6 +175,7 @@ def _data_parallel(terms: Terms, stack: Stack, micro_batch_s: float) -> dict[str
         "optimizer": total(
             {
                 "update": scaled(terms.updated, stack.optimizer_bytes),
+                "products": terms.orthogonalised,
                 "overhead": sourced(STEP_OVERHEAD_S, "step overhead"),
             }
         ),

@@ -100,6 +100,22 @@ def rule_of_thumb_training_flop(params: float, tokens: float, flop_per_param_tok
     return params * tokens * flop_per_param_token
 
 
+@formula(unit="FLOP", symbol="F_{NS}", cite="jordan2024")
+def newton_schulz_flop(
+    weight_elements: float,
+    width: float,
+    iterations: float = 5.0,
+    products: float = 3.0,
+    flop_per_mac: float = FLOP_PER_MAC,
+) -> float:
+    """Work of orthogonalising the updates of all matrices, as Muon does.
+
+    1. An iteration takes three products; of an m x n matrix (m the smaller side) each is about m for every element.
+    Counts: iterations in 16 bits. Ignores: vectors and tables, which take another optimizer.
+    """
+    return weight_elements * width * iterations * products * flop_per_mac
+
+
 @formula(unit="FLOP", symbol="F_bwd")
 def backward_flop(forward_flop: float, backward_ratio: float = 2.0) -> float:
     """Work of the backward pass: one product for the inputs' and one for the weights' gradient per forward product.

@@ -24,7 +24,8 @@ class Plan(Record):
     offload: what lives in the host's memory: "optimizer", "parameters", "activations".
     zero: sharding stage of the data-parallel group (0 none, 1 optimizer, 2 and gradients, 3 and weights).
     interleave: virtual pipeline stages per device. micro_batch: sequences per forward pass.
-    recompute: "none", "selective" (attention core) or "full" (every block).
+    recompute: "none", "selective" (attention core) or "full"; recompute_share: of the blocks that full recomputation rebuilds,
+    the others keep all.
     """
 
     dp: float = 1.0
@@ -43,6 +44,7 @@ class Plan(Record):
     offload: tuple[str, ...] = ()
     replicas: float = 1.0
     schedule: str = "1f1b"
+    recompute_share: float = 1.0
 
     @property
     def ranks(self) -> float:

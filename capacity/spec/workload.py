@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from capacity.record import Record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from capacity.spec.model import ModelSpec
+
 TRAINING_MODES = ("train", "finetune", "lora")
 MODES = (*TRAINING_MODES, "serve")
 
@@ -25,6 +29,7 @@ class Workload(Record):
     tokens: training tokens in all; seq_len: tokens a sequence; global_batch: sequences a step.
     prompt_len, output_len: tokens a request; concurrency: requests in flight per replica.
     lora_rank: rank of the trained adapters; trains_embedding: the token table and head are trained beside them (lora only).
+    stack: the training software. teacher: a model whose logits are learnt from, run beside (distillation).
     fused_loss: logits are made and used in chunks, never held at once.
     """
 
@@ -37,6 +42,8 @@ class Workload(Record):
     lora_rank: float = 16.0
     trains_embedding: bool = False
     fused_loss: bool = False
+    stack: str = "megatron-core"
+    teacher: ModelSpec | None = None
     prompt_len: float = 1024.0
     output_len: float = 256.0
     concurrency: float = 16.0

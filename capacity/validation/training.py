@@ -17,6 +17,7 @@ from capacity.estimators.training_terms import price_terms
 from capacity.estimators.training_time import assemble
 from capacity.validation import scoring
 from capacity.validation.cells import publisher, word
+from capacity.validation.sweeps import sweeps
 from capacity.validation.tables import read_runs
 from capacity.validation.training_rows import Setup, read_setup
 
@@ -77,6 +78,24 @@ def step_of(setup: Setup) -> dict[str, float]:
     return assemble(terms_of(setup), stack, setup.profile.host_layer_s)
 
 
+def question_of(setup: Setup) -> str:
+    """What a run does, whatever its layout: runs of one question can be compared."""
+    work = setup.workload
+    return (
+        f"{setup.model.name} on {setup.plan.devices:g} {setup.cluster.device.id}, {work.global_batch:g} x {work.seq_len:g}, "
+        f"{work.precision.compute} {work.mode}"
+    )
+
+
+def layout_of(setup: Setup) -> str:
+    """How it is laid out."""
+    plan = setup.plan
+    return (
+        f"dp {plan.dp:g} tp {plan.tp:g} pp {plan.pp:g} cp {plan.cp:g} ep {plan.ep:g} v {plan.interleave:g} zero {plan.zero} "
+        f"mb {plan.micro_batch:g} {plan.recompute}"
+    )
+
+
 def trivial_step_s(setup: Setup) -> float:
     """6 N + 12 L h s FLOPs a token at a fixed share of peak: what a spreadsheet says."""
     table = lower(setup.model, feeding.feed(setup.model, 1.0, setup.workload.seq_len))
@@ -97,7 +116,7 @@ def _predict(row: dict[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {
         "id": identifier, "source": publisher(identifier), "device": word(row, "device"), "stack": "", "kind": "", "tier": word(row, "tier"),
         "precision": "", "recent": "", "measured": np.nan, "low": np.nan, "mid": np.nan, "high": np.nan, "baseline": np.nan,
-        "given": "", "inferred": "", "binding": "", "why": "",
+        "question": "", "layout": "", "given": "", "inferred": "", "binding": "", "why": "",
     }  # fmt: skip
     try:
         setup = read_setup(row)
@@ -114,6 +133,8 @@ def _predict(row: dict[str, Any]) -> dict[str, Any]:
         "precision": setup.workload.precision.compute,
         "given": setup.given,
         "inferred": "; ".join(setup.inferred),
+        "question": question_of(setup),
+        "layout": layout_of(setup),
         "recent": str(load_stack(setup.stack).generation == "tuned"),
     }
     if setup.measured_s is None:
@@ -175,6 +196,7 @@ def validate(data: str | None) -> dict[str, Any]:
         "overall": scoring.score(rows, METRIC),
         "groups": scoring.groups(rows, METRIC, VIEWS.values()),
         "worst": scoring.worst(rows, "s"),
+        "sweeps": sweeps(rows, ("source", "question")),
         "unpriced": {str(why): int(count) for why, count in unpriced["why"].value_counts().items()},
         "views": VIEWS,
         "baselines": {"baseline_mdape": "40 % MFU"},

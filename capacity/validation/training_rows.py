@@ -287,14 +287,8 @@ def _layout(
         inferred.append("devices as the layout needs them")
     zero = number(row, "zero_stage")
     if zero is None:
-        alone = tp * pp == 1.0 and dp > 1.0
-        zero = (
-            3.0
-            if stack in ("jax", "torchtitan", "fsdp") and dp > 1.0 and pp == 1.0
-            else 1.0
-            if not alone or stack == "megatron-core"
-            else 0.0
-        )
+        whole = stack in ("jax", "torchtitan", "fsdp") and dp > 1.0 and pp == 1.0
+        zero = 3.0 if whole else 1.0
         if stack == "hugging-face" and dp > 1.0:
             zero = 3.0 if workload.mode == "finetune" else 2.0
         inferred.append(f"ZeRO-{zero:g}")

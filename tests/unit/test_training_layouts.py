@@ -1,0 +1,169 @@
+"""Layouts beyond data, tensor and pipeline parallelism: what each saves, what it costs, and what it leaves alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from capacity.catalogue import load_model
+from capacity.errors import InputError
+from capacity.estimators.answer import estimate
+from capacity.estimators.case import read_case
+from capacity.estimators.lowering import Tokens, lower
+from capacity.estimators.stacks import load_stack, stack_names
+from capacity.estimators.training_memory import as_seen, training_memory, weights_of
+from capacity.estimators.training_run import price_run, read_workload
+from capacity.formulas import flops
+from capacity.spec.plan import Plan
+from capacity.spec.workload import Workload
+
+WORK = ("GEMM", "attention", "element-wise", "expert products")
+
+
+def run(plan, name="llama-3.1-8b", **request):
+    case = read_case({"mode": "train", "model": name, "batch": 64, **request})
+    workload, _ = read_workload(case)
+    return price_run(case, case.model, workload, case.cluster, plan.devices, plan)
+
+
+def work(priced):
+    return sum(priced.time.get(name, 0.0) for name in WORK)
+
+
+class TestContextParallelism:
+    def test_it_cuts_work_and_activations_and_sends_keys(self):
+        whole = run(Plan(dp=8.0, zero=1), seq_len=32768)
+        cut = run(Plan(dp=2.0, cp=4.0, zero=1), seq_len=32768)
+        assert work(cut) == pytest.approx(work(whole), rel=0.06)  # a quarter of each sequence, four times as many
+        assert cut.memory["activations"] == pytest.approx(whole.memory["activations"] / 4.0)
+        assert cut.memory["optimizer"] == pytest.approx(whole.memory["optimizer"])
+        assert "context-parallel traffic" not in whole.time
+
+    def test_what_is_sent_is_keys_and_values_or_heads(self):
+        """Grouped keys are fewer than heads, so a ring sends less than Ulysses unless the sequence is cut often."""
+        parts = {kind: run(Plan(cp=8.0, cp_kind=kind), seq_len=8192).time for kind in ("ring", "ulysses")}
+        assert all(part.get("context-parallel traffic", 0.0) >= 0.0 for part in parts.values())
+        slow = run(Plan(cp=64.0), seq_len=8192, batch=1)
+        assert slow.time["context-parallel traffic"] > parts["ring"].get("context-parallel traffic", 0.0) / 64.0
+
+    def test_it_has_to_divide_the_devices(self):
+        with pytest.raises(InputError, match="cp 3"):
+            estimate(model="llama-3.1-8b", mode="train", devices=64, cp=3)
+
+
+class TestSchedules:
+    def test_gaps_filled_with_weights_gradients_are_a_third(self):
+        plans = {name: Plan(pp=8.0, schedule=name) for name in ("1f1b", "gpipe", "zero-bubble")}
+        bubble = {name: run(plan).time["pipeline bubble"] for name, plan in plans.items()}
+        assert bubble["zero-bubble"] == pytest.approx(bubble["1f1b"] / 3.0)
+        assert bubble["gpipe"] == pytest.approx(bubble["1f1b"])
+
+    def test_gpipe_keeps_every_micro_batch(self):
+        plain, gpipe = (run(Plan(pp=8.0, schedule=name)).memory["activations"] for name in ("1f1b", "gpipe"))
+        assert gpipe > plain
+
+    def test_dualpipe_keeps_weights_twice(self):
+        plain, dual = (run(Plan(pp=8.0, schedule=name)).memory for name in ("1f1b", "dualpipe"))
+        assert dual["weights"] > 1.5 * plain["weights"]
+
+
+class TestSharding:
+    def test_replicas_keep_more_and_gather_over_fewer(self):
+        """HSDP: eight copies of states that eight devices share; the far gathering is gone."""
+        flat = run(Plan(dp=64.0, zero=3), batch=64)
+        hybrid = run(Plan(dp=64.0, zero=3, replicas=8.0), batch=64)
+        assert hybrid.memory["optimizer"] == pytest.approx(8.0 * flat.memory["optimizer"])
+        assert "gradient reduction" in hybrid.time
+        assert "gradient reduction" not in flat.time
+
+    def test_replicas_divide_the_ranks(self):
+        with pytest.raises(InputError, match="replicas=3"):
+            estimate(model="llama-3.1-8b", mode="train", devices=64, replicas=3, zero=3, tp=1, pp=1)
+
+    def test_whole_experts_are_the_same_work(self):
+        cut = run(Plan(dp=4.0, tp=2.0, ep=4.0), "mixtral-8x7b")
+        whole = run(Plan(dp=4.0, tp=2.0, ep=8.0, etp=1.0), "mixtral-8x7b")
+        assert whole.memory["weights"] == pytest.approx(cut.memory["weights"], rel=1e-9)
+        # One expert a device is a product like any other, which grouped ones are slower than.
+        assert 0.6 * work(cut) < work(whole) < work(cut)
+
+
+class TestOffload:
+    def test_the_optimizer_leaves_the_device_and_takes_its_time(self):
+        here, there = (run(Plan(dp=8.0, zero=1, offload=what)) for what in ((), ("optimizer",)))
+        assert there.memory["optimizer"] == 0.0
+        assert there.time["optimizer on the host"] > 10.0 * here.time["optimizer"]
+
+    def test_activations_go_and_come_back(self):
+        there = run(Plan(dp=8.0, zero=1, offload=("activations",)))
+        assert there.memory["activations"] == 0.0
+
+
+class TestRecomputation:
+    def test_some_blocks_only(self):
+        none, half, full = (
+            run(Plan(dp=8.0, zero=1, recompute="full" if share else "none", recompute_share=share or 1.0))
+            for share in (0.0, 0.5, 1.0)
+        )
+        assert half.time["recomputation"] == pytest.approx(full.time["recomputation"] / 2.0)
+        middle = (none.memory["activations"] + full.memory["activations"]) / 2.0
+        assert half.memory["activations"] == pytest.approx(middle)
+
+
+class TestOptimizers:
+    def test_muon_takes_products(self):
+        """Jordan 2024: five iterations of three products; of an m x n matrix about 30 m FLOP an element."""
+        assert flops.newton_schulz_flop(4096.0 * 4096.0, 4096.0) == 30.0 * 4096.0**3
+        adam, muon = (run(Plan(dp=8.0, zero=0), optimizer=name).time["optimizer"] for name in ("adamw", "muon"))
+        assert muon > adam
+
+    def test_fewer_states_move_fewer_bytes(self):
+        times = [run(Plan(dp=8.0), optimizer=name).time["optimizer"] for name in ("sgd", "adamw-8bit", "adamw")]
+        assert times[0] < times[1] < times[2]
+
+
+class TestDistillation:
+    def test_a_teacher_is_held_and_run_forward(self):
+        alone = run(Plan(dp=8.0, zero=1, tp=1.0), batch=64)
+        taught = run(Plan(dp=8.0, zero=1, tp=1.0), batch=64, teacher="llama-3.1-8b")
+        assert taught.memory["teacher"] == pytest.approx(2.0 * 8_030_261_248)
+        # A forward pass of the same model: a third of its products.
+        assert taught.time["teacher"] == pytest.approx(alone.time["GEMM"] / 3.0, rel=0.6)
+        assert taught.time["GEMM"] == alone.time["GEMM"]
+
+
+class TestStacks:
+    @pytest.mark.parametrize("name", stack_names())
+    def test_every_stack_is_whole_and_prices(self, name):
+        stack = load_stack(name)
+        assert stack.title
+        assert 0.0 < stack.sustained < 1.5
+        assert 0.0 <= stack.routing_overlap < 1.0
+        section = estimate(model="llama-3.1-8b", mode="train", devices=64, stack=name).sections["train"]
+        assert section.quantities["step_time"].mid > 0.0
+
+    def test_tuned_is_faster_than_eager(self):
+        paces = [
+            estimate(model="llama-3.1-8b", mode="train", devices=64, stack=name).sections["train"].quantities["mfu"].mid
+            for name in ("eager", "tuned")
+        ]
+        assert paces[0] < paces[1]
+
+    def test_rulers_see_more_from_tensor_to_driver(self):
+        model = load_model("llama-3.1-8b")
+        sums = weights_of(lower(model, Tokens()))
+        parts = training_memory(model, sums, Workload(global_batch=8.0), Plan(dp=8.0, zero=3), 1.0, 1.5e9)
+        seen = [as_seen(parts, ruler) for ruler in ("allocated", "reserved", "driver")]
+        assert seen == sorted(seen)
+        assert seen[-1] == pytest.approx(sum(parts.values()))
+
+    def test_written_scores_are_five_bytes_each(self):
+        """Korthikanti 2022: 5 a s^2 b of a layer; selective recomputation drops them."""
+        model = load_model("gpt-3-175b")
+        sums = weights_of(lower(model, Tokens()))
+        work_ = Workload(seq_len=2048.0, global_batch=8.0)
+        held = [
+            training_memory(model, sums, work_, Plan(recompute=policy), 1.0, 0.0, fused_attention=fused)["activations"]
+            for policy, fused in (("none", True), ("none", False), ("selective", True), ("selective", False))
+        ]
+        assert held[1] - held[0] == pytest.approx(96 * 5 * 96 * 2048**2)
+        assert held[2] == held[3]
