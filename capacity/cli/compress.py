@@ -21,12 +21,12 @@ _count = argument("1", positive=True)
 COMMAND = Command(
     "compress",
     usage="(--params N | --model NAME | --config FILE) [options]",
-    description="Which ways to make a model smaller reach a target on a device: size, speed, energy,\n"
-    "and the loss of quality that published measurements show, or that none does.",
+    description="Which ways to make a model smaller reach a target on a device: size, speed,\n"
+    "energy, and the loss of quality that published measurements show, or none does.",
     examples=(
         "capacity compress --model llama-3.1-8b --device rtx-4060",
-        "capacity compress --model llama-2-7b --device raspberry-pi-5 --memory 8GB --tokens-per-s 2",
-        "capacity compress --model llama-3.1-70b --device h100-sxm --devices 1 --student llama-3.1-8b",
+        "capacity compress --model llama-2-7b --device pi-5 --memory 8GB --tokens-per-s 2",
+        "capacity compress --model llama-3.1-70b --student llama-3.1-8b",
         "capacity compress --model qwen3-32b --device rtx-4090 --tokens-per-s 30 --json",
     ),
     groups=(
@@ -113,8 +113,8 @@ def _screen(found: list[Answer], chosen: Style) -> list[str]:
     from capacity.quantities import format
 
     header = [
-        ["", "method", "memory", "tokens/s", "J a", "published loss"],
-        ["", "", "GiB", "a user", "token", "ppl %, acc points"],
+        ["", "method", "memory", "tok/s", "J a", "published loss"],
+        ["", "", "GiB", "each", "token", "ppl %, acc points"],
     ]
     rows = []
     for one in found:
@@ -149,4 +149,4 @@ def _said(quality: tuple[Quality, ...] | None) -> str:
     for row in quality:
         low, high = f"{row.low * 100.0:+.1f}", f"{row.high * 100.0:+.1f}"
         said.append(f"{'ppl' if row.metric == 'perplexity' else 'acc'} {low if low == high else f'{low}/{high}'}")
-    return ", ".join(said)
+    return " ".join(said)
