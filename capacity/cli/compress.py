@@ -25,7 +25,7 @@ COMMAND = Command(
     "energy, and the loss of quality that published measurements show, or none does.",
     examples=(
         "capacity compress --model llama-3.1-8b --device rtx-4060",
-        "capacity compress --model llama-2-7b --device pi-5 --memory 8GB --tokens-per-s 2",
+        "capacity compress --model llama-2-7b --device pi-5 --memory 8GB",
         "capacity compress --model llama-3.1-70b --student llama-3.1-8b",
         "capacity compress --model qwen3-32b --device rtx-4090 --tokens-per-s 30 --json",
     ),
