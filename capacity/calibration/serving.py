@@ -9,6 +9,7 @@ runs: a maximum a posteriori fit of log errors, robust, tempered because the run
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 
 import numpy as np
@@ -199,7 +200,7 @@ class Runs:
         decoding = step * output / per_step
         queue: Any = schedule.prompt_queue_wait_s(work, decoding, running)
         together: Any = schedule.lock_step_wait_s(work, running)
-        waiting = np.where(column["share"] < 1.0, together, queue)
+        waiting = np.where(column["share"] == 0.5, together, queue)
         burst: Any = schedule.burst_wait_s(work, np.maximum(column["asked"], running))
         front = own("front_end_ms") * 1e-3 + values[names["front_end_token_us"]] * 1e-6 * tokens
         looks = 0.5 * step * column["receive_steps"]
@@ -215,7 +216,8 @@ def _lowered(row: dict[str, Any]) -> dict[str, Any]:
     workload, service = read_service(case)
     load = load_replica(case, case.model, workload, case.cluster, service)
     machine, plan, engine = machine_of(case.cluster, service), load.plan, service.engine
-    each = load.each
+    pooled = service.prefill_workers > 0.0
+    each = load.decoding
     prompt = Prompt(case.model, plan, machine, workload.prompt_len, 0.0, engine.chunk_tokens, each, workload.output_len)
     return {
         "engine": engine.id,
@@ -235,7 +237,9 @@ def _lowered(row: dict[str, Any]) -> dict[str, Any]:
         "output": float(workload.output_len),
         "running": float(each),
         "asked": float(workload.concurrency / plan.attention_dp),
-        "share": 0.5 if engine.prefill_first and not service.spread else 1.0,
+        # Where others read the prompts none stalls a step; the first token is then the pool's, and not fitted here.
+        "share": 0.0 if pooled else 0.5 if engine.prefill_first and not service.spread else 1.0,
+        "pooled": float(pooled),
         "per_step": float(1.0 + service.accepted),
         "burst": float(service.burst),
         "receive_steps": float(service.receive_steps),
@@ -253,7 +257,7 @@ def fit(runs: Runs, used: Array, start: Array | None = None, evaluations: int = 
     def residuals(logs: Array) -> Array:
         token, first = runs.predicted(logs)
         a = np.log(token / runs.token_s)[used] / TOKEN_SPREAD / scale
-        b = np.log(first / runs.first_s)[used] / FIRST_SPREAD / scale
+        b = np.log(first / runs.first_s)[used & (runs.column["pooled"] == 0.0)] / FIRST_SPREAD / scale
         return np.concatenate([a, b, (logs - middle) / spread])
 
     found = least_squares(
@@ -315,39 +319,59 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--write", help="the file to write the parameters to")
     parser.add_argument("--source", default="published kernel measurements, corrected on published serving runs")
     parser.add_argument("--date", default="")
+    parser.add_argument("--scores", help="the file to write what is printed to, as JSON")
     options = parser.parse_args(arguments)
     table = read_runs(options.data, "serving", ("model", "device", "measured_tpot_ms", "measured_ttft_ms"))
-    table = table[table["mode"] == "agg"].reset_index(drop=True)
-    runs = Runs(table)
-    clean = runs.table["clean"].astype(str).str.lower().to_numpy() == "true"
-    logs = fit(runs, clean)
-    _report("in sample", runs, clean, *runs.predicted(logs))
+    stated = (table["mode"] == "agg") | table["decode_batch_size"].notna()
+    runs = Runs(table[stated].reset_index(drop=True))
+    pooled = runs.column["pooled"] > 0.0
+    clean = (runs.table["clean"].astype(str).str.lower().to_numpy() == "true") & ~pooled
+    used = clean | pooled
+    logs = fit(runs, used)
+    scores: list[dict[str, Any]] = []
+    _report(scores, "in sample", runs, clean, *runs.predicted(logs))
     for name, groups in (
         ("model family left out", runs.table["model"].map(family).to_numpy()),
         ("device left out", runs.table["device"].to_numpy()),
     ):
-        token, first = left_out(runs, clean, groups, logs)
-        _report(name, runs, clean, token, first)
+        token, first = left_out(runs, used, groups, logs)
+        _report(scores, name, runs, clean, token, first)
         for part in sorted(set(groups)):
-            _report(f"  {part}", runs, clean & (groups == part), token, first, every=False)
+            _report(scores, f"  {part}", runs, clean & (groups == part), token, first, every=False)
+    if options.scores:
+        with open(options.scores, "w", encoding="utf-8") as file:
+            json.dump(scores, file, indent=1)
+            file.write("\n")
     if options.write:
         with open(options.write, "w", encoding="utf-8") as file:
             file.write(text_of(logs, options.source, options.date))
 
 
-def _report(name: str, runs: Runs, clean: Array, token: Array, first: Array, *, every: bool = True) -> None:
-    everything = np.ones(len(clean), dtype=bool)
-    for label, used in (("clean", clean), ("all", everything)) if every else (("clean", clean),):
+def _report(
+    scores: list[dict[str, Any]], name: str, runs: Runs, clean: Array, token: Array, first: Array, *, every: bool = True
+) -> None:
+    pooled = runs.column["pooled"] > 0.0
+    parts = (("clean", clean), ("all", ~pooled), ("pools", pooled))
+    for label, used in parts if every else parts[:1]:
         if not used.any():
             continue
-        a, b = token[used] / runs.token_s[used], first[used] / runs.first_s[used]
-        low, high = np.quantile(1.0 / a, (0.05, 0.95))
-        early, late = np.quantile(1.0 / b, (0.05, 0.95))
-        sys.stdout.write(
-            f"{name:<28}{label:<6} n {int(used.sum()):>5}  TPOT {np.median(abs(a - 1)) * 100:5.1f} / "
-            f"{np.mean(abs(a - 1)) * 100:5.1f} %, 90 % {low:.2f} to {high:.2f}  TTFT {np.median(abs(b - 1)) * 100:5.1f} / "
-            f"{np.mean(abs(b - 1)) * 100:5.1f} %, 90 % {early:.2f} to {late:.2f}\n"
+        score: dict[str, Any] = {"fit": name.strip(), "part": name.startswith(" "), "rows": label, "n": int(used.sum())}
+        for metric, predicted, measured in (("tpot", token, runs.token_s), ("ttft", first, runs.first_s)):
+            ratio = predicted[used] / measured[used]
+            low, high = np.quantile(1.0 / ratio, (0.05, 0.95))
+            score[metric] = {
+                "median": round(float(np.median(abs(ratio - 1.0))), 4),
+                "mean": round(float(np.mean(abs(ratio - 1.0))), 4),
+                "bias": round(float(np.median(ratio - 1.0)), 4),
+                "low": round(float(low), 3),
+                "high": round(float(high), 3),
+            }
+        scores.append(score)
+        said = "  ".join(
+            f"{metric.upper()} {one['median'] * 100:5.1f} / {one['mean'] * 100:5.1f} %, 90 % {one['low']:.2f} to {one['high']:.2f}"
+            for metric, one in ((metric, score[metric]) for metric in ("tpot", "ttft"))
         )
+        sys.stdout.write(f"{name:<28}{label:<6} n {score['n']:>5}  {said}\n")
 
 
 if __name__ == "__main__":

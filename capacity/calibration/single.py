@@ -8,6 +8,7 @@ from PRIORS, robustly; a device counts as much as its runs' square root, so that
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 
 import numpy as np
@@ -178,6 +179,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", required=True, help="a table of inference runs")
     parser.add_argument("--write", help="the file to write the parameters to")
     parser.add_argument("--date", default="")
+    parser.add_argument("--scores", help="the file to write what is printed to, as JSON")
     options = parser.parse_args(arguments)
     table = read_runs(options.data, "inference", ("model", "device", "engine", "metric", "value"))
     runs: list[Run] = []
@@ -218,6 +220,10 @@ def main(arguments: list[str] | None = None) -> None:
         _report(law, [one for one in everything if one[0] == law])
         sys.stdout.write("    " + ", ".join(f"{name} {value:.3g}" for name, value in p.items()) + "\n")
     _report("all", everything)
+    if options.scores:
+        with open(options.scores, "w", encoding="utf-8") as file:
+            json.dump(_scores(everything), file, indent=1)
+            file.write("\n")
     if options.write:
         with open(options.write, "w", encoding="utf-8") as file:
             file.write("\n".join(text))
@@ -226,6 +232,21 @@ def main(arguments: list[str] | None = None) -> None:
 def priors_of(law: str) -> dict[str, float]:
     """Parameters where no other device was measured."""
     return {name: value for name, (value, _) in (PRIORS | START.get(law, {})).items()}
+
+
+def _scores(rows: list[tuple[str, str, float, float]]) -> list[dict[str, Any]]:
+    """Errors by law and metric, in sample and with the device left out."""
+    found = []
+    for law in [*sorted({one[0] for one in rows}), "all"]:
+        for metric in ("decode_tps", "total_tps", "prefill_tps"):
+            pairs = np.array([(a, b) for name, one, a, b in rows if one == metric and law in (name, "all")])
+            if len(pairs):
+                errors = np.abs(pairs - 1.0)
+                inside, left = (
+                    {"median": round(float(np.median(one)), 4), "mean": round(float(one.mean()), 4)} for one in errors.T
+                )
+                found.append({"law": law, "metric": metric, "n": len(pairs), "in sample": inside, "left out": left})
+    return found
 
 
 def _report(name: str, rows: list[tuple[str, str, float, float]]) -> None:

@@ -71,6 +71,7 @@ COMMAND = Command(
             Option("--draft-tokens", metavar="N", read=whole(1, 64), help="tokens drafted for each checked one (MTP, EAGLE)"),
             Option("--acceptance", metavar="SHARE", read=_share, help="of drafted tokens, one after the other: 0.7"),
             Option("--length-spread", metavar="SHARE", read=_share, help="lengths lie between 1 less this and 1 of those given"),
+            Option("--output-variation", metavar="N", read=_count, help="deviation of answers' lengths over their mean: 0.8"),
             Option("--burst", metavar="SHARE", read=_share, help="share of requests that come at once at the start"),
         )),
         ("the machines", (

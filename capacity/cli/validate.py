@@ -95,8 +95,9 @@ def _screen(scores: dict[str, Any], keys: tuple[str, ...], chosen: Style) -> lis
         ["", "", "error", "below", "", "20 %", "holds", *("median" for _ in baselines)],
     ]
     rows = [_row("all", scores["overall"], tuple(baselines))]
+    several = len({group["metric"] for group in scores["groups"]}) > 1
     rows += [
-        _row(" ".join(str(value) for value in group["by"].values()), group, tuple(baselines))
+        _row(_name(group, several=several), group, tuple(baselines))
         for group in scores["groups"]
         if set(group["by"]) == set(keys)
     ]
@@ -120,6 +121,12 @@ def _layouts(found: dict[str, Any]) -> list[str]:
         f"  layouts in {found['n']} sweeps: rank correlation {found['spearman']:.2f}; the one ranked first is",
         f"  {found['regret'] * 100.0:.1f} % slower than the fastest, {found['regret_worst'] * 100.0:.0f} % at worst",
     ]
+
+
+def _name(group: dict[str, Any], *, several: bool) -> str:
+    """What a row of the table is about; of which metric, where there are several."""
+    words = [str(value) for value in group["by"].values() if value == value and value is not None]
+    return " ".join([*words, group["metric"]] if several else words)
 
 
 def _row(name: str, score: dict[str, Any], baselines: tuple[str, ...]) -> list[str]:

@@ -107,6 +107,7 @@ KEYS = (
     "engine",
     "attention_dp",
     "length_spread",
+    "output_variation",
     "burst",
     "prefix_hit",
     "receive_steps",

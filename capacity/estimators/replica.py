@@ -43,7 +43,7 @@ class Service(Record):
     """How requests are served, whatever the device: engine, formats and what a load looks like.
 
     word: the weight format's name; formats: by precision group; kv_format, kv_bytes: of the cache. spread: lengths lie
-    between 1 - spread and 1 of the longest. burst: share of requests that arrive together at the start. prefix_hit: share of
+    between 1 - spread and 1 of the longest; variation: deviation of an answer's length over its mean. burst: share of requests that arrive together at the start. prefix_hit: share of
     prompt tokens whose keys are cached already. drafted: tokens proposed for each checked one; accepted: of these
     on average. receive_steps: decode steps after which the engine looks for new requests. sampled: tokens
     are drawn, not the likeliest taken.
@@ -56,6 +56,7 @@ class Service(Record):
     kv_format: str
     kv_bytes: float
     spread: float = 0.2
+    variation: float = 0.0
     burst: float = 0.1
     prefix_hit: float = 0.0
     drafted: float = 0.0
@@ -120,7 +121,7 @@ class Load(Record):
     """One replica at a steady load: memory parts, times by part, and what follows.
 
     step: of one decode step; work: what one prompt adds to the steps it is read in; prompt: reading one with nothing
-    else to do. running: requests in flight together on the replica.
+    else to do. running: requests in flight together on the replica; decoding: of these in a step of one attention rank.
     """
 
     model: ModelSpec
@@ -136,6 +137,7 @@ class Load(Record):
     running: float
     room: Room
     hand_over_s: float = 0.0
+    decoding: float = 0.0
 
     @property
     def each(self) -> float:
@@ -323,7 +325,8 @@ def load_replica(
     if room.state_bytes:
         parts["recurrent state"] = scaled(room.state_bytes, running / ranks)
     if feeding.generates(model):
-        each = running / ranks
+        each = decoding = running / ranks
+        written = schedule.mean_written(workload.output_len, service.variation)
         known = workload.prompt_len * service.prefix_hit
         fresh = max(workload.prompt_len - known, 1.0)
         step = decode_step(
@@ -333,7 +336,7 @@ def load_replica(
             engine,
             each,
             workload.prompt_len,
-            workload.output_len / 2.0,
+            written,
             service.drafted,
             service.sampled,
         )
@@ -347,19 +350,22 @@ def load_replica(
             read = Prompt(model, pool, machine, fresh, known, engine.chunk_tokens, 1.0, workload.output_len)
             prompt = prefill(model, engine, read)
             work = {"apart": 0.0}
-            step = _handed_step(model, plan, machine, workload, service, each, step, total(prompt))
+            step, decoding = _handed_step(model, plan, machine, workload, service, each, step, total(prompt))
         if plan.pp > 1.0:
             # Chunks of one prompt follow each other through the stages.
             passed = schedule.pipelined_share(read.tokens / read.chunk_tokens, plan.pp)
             prompt = {name: scaled(value, passed) for name, value in prompt.items()}
     else:
+        decoding = running
         prompt = step = work = one_pass(model, plan, machine, engine, running, workload.prompt_len)
     hand_over = 0.0
     if service.prefill_workers and feeding.generates(model):
         # A rank sends what its peers of the other pool hold of the prompt's keys and values.
         moved = workload.prompt_len * room.token_bytes + room.state_bytes
         hand_over = collectives.point_to_point_time_s(moved, machine.link(plan.devices + 1e9), HAND_OVER_S)
-    return Load(model, workload, plan, cluster, service, parts, fits, step, work, prompt, running, room, hand_over)
+    return Load(
+        model, workload, plan, cluster, service, parts, fits, step, work, prompt, running, room, hand_over, decoding
+    )
 
 
 def _handed_step(
@@ -371,8 +377,8 @@ def _handed_step(
     each: float,
     step: dict[str, float],
     prompt: float,
-) -> dict[str, float]:
-    """The decode step where others read the prompts: those that are being read, or wait for it, are not in the batch."""
+) -> tuple[dict[str, float], float]:
+    """The decode step where others read the prompts, and its batch: those that are being read, or wait, are not in it."""
     servers = service.prefill_workers * service.prefill_plan.attention_dp
     requests = each * plan.attention_dp * plan.dp
     decoding_each = each
@@ -389,11 +395,11 @@ def _handed_step(
             service.engine,
             decoding_each,
             workload.prompt_len,
-            workload.output_len / 2.0,
+            schedule.mean_written(workload.output_len, service.variation),
             service.drafted,
             service.sampled,
         )
-    return step
+    return step, decoding_each
 
 
 # Rounds after which the batch of a pool that decodes has settled.

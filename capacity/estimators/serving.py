@@ -198,6 +198,7 @@ def _habits(case: Case) -> dict[str, Any]:
     take = case.assumptions.take
     found: dict[str, Any] = {
         "spread": take("length spread", case.number("length_spread", "1", 0.0, 1.0), 0.2, "1", "lengths from 0.8 to 1"),
+        "variation": case.number("output_variation", "1", 0.0, 3.0) or 0.0,
         "burst": take("opening burst", case.number("burst", "1", 0.0, 1.0), 0.1, "1", "one round of ten comes at once"),
         "prefix_hit": case.number("prefix_hit", "1", 0.0, 1.0) or 0.0,
         "receive_steps": case.number("receive_steps", "1", 1.0, 1000.0, whole=True) or 1.0,
@@ -235,8 +236,9 @@ def _account(case: Case, load: Load, *, alone: bool = False) -> Account:
 def _generation(case: Case, load: Load, alone: bool) -> Account:
     """A model that writes its answer token by token, in a batch that refills as requests finish."""
     workload, plan, service = load.workload, load.plan, load.service
-    context = workload.prompt_len + workload.output_len / 2.0
-    table = step_table(load.model, load.running, workload.prompt_len, workload.output_len / 2.0)
+    written = schedule.mean_written(workload.output_len, service.variation)
+    context = workload.prompt_len + written
+    table = step_table(load.model, load.running, workload.prompt_len, written)
     step_mid, work_mid, prompt_mid = total(load.step), scaled(total(load.work), 1.0 / plan.pp), total(load.prompt)
     kept = load.each * (context * load.room.token_bytes + load.room.state_bytes * 2.0)
     moved = load.memory["weights"] * _touched(table, load.running) + kept

@@ -106,6 +106,8 @@ class Machine(Record):
         peaks = self.cluster.device.peak_dense_flop_per_s
         if dtype == "int4" and self.cluster.device.kind in ("CPU", "edge"):
             # Processor cores multiply narrow weights in 8-bit dot products, four to a lane.
+            if self.cluster.device.architecture in _WITH_ACCELERATORS:
+                return 4.0 * _CORES_SHARE * self.vector_flop_per_s
             return peaks.get("int8") or 4.0 * self.vector_flop_per_s
         return peak_flop_per_s(self.cluster.device, dtype)[0] * self._pace(dtype)
 
@@ -134,6 +136,8 @@ class Machine(Record):
         return min(cluster.inter.bytes_per_s, inside)
 
 
+# Phones, whose datasheet peaks are of the GPU and the neural processor: what the processor cores have of the former.
+_WITH_ACCELERATORS, _CORES_SHARE = ("adreno",), 0.12
 # Share of the peak that warp-wide products reach at most, where later cores have wider ones (published microbenchmarks).
 _WARP_PACE = {"hopper": 0.62, "blackwell": 0.5, "blackwell-ultra": 0.5}
 # What products with weights of a format are computed in, where it is not the format itself.

@@ -139,6 +139,16 @@ def pipelined_share(chunks: float, stages: float) -> float:
     return (whole + stages - 1.0) / (whole * stages)
 
 
+@formula(unit="1", symbol="l_mean", cite="kleinrock1975")
+def mean_written(output_len: float, variation: float) -> float:
+    """Tokens that a request found in flight has written so far, on average.
+
+    1. Half of its answer; but long answers are found in flight more often than short ones: (1 + variation^2) / 2 of
+       the mean answer, with the deviation of lengths over their mean (inspection paradox).
+    """
+    return output_len * 0.5 * (1.0 + variation * variation)
+
+
 @formula(unit="1", symbol="n_acc", cite="leviathan2023")
 def tokens_per_step(drafted: float, acceptance: float) -> float:
     """Tokens a step gives where `drafted` are proposed and each is accepted with probability `acceptance` after the last.

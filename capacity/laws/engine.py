@@ -100,7 +100,7 @@ def law_of(table: dict[str, Any]) -> StepLaw:
 def fitted_engines() -> dict[str, Any]:
     """The fitted tables: laws of kernels, host times of engines, reachable shares of memory bandwidth."""
     if not _fitted:
-        for name in ("served", "single"):
+        for name in ("served", "single", "reach"):
             for part, table in read_toml(os.path.join(FITTED, f"{name}.toml")).items():
                 _fitted[part] = _fitted.get(part, {}) | table
     return _fitted

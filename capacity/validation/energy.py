@@ -21,7 +21,7 @@ from capacity.estimators.power import training_share
 from capacity.estimators.serving import serving_quantities
 from capacity.laws.profile import load_profile
 from capacity.validation import scoring
-from capacity.validation.inference import engine_of, kind_of
+from capacity.validation.inference import ANSWERS_VARY, engine_of, kind_of
 from capacity.validation.naming import device_named, model_named
 from capacity.validation.tables import number, read_runs, word
 
@@ -72,6 +72,7 @@ def validate(path: str | None) -> dict[str, Any]:
         "worst": scoring.worst(rows, ""),
         "unpriced": {str(why): int(count) for why, count in unpriced["why"].value_counts().items()},
         "views": VIEWS,
+        "baselines": {"baseline_mdape": "roofline"},
         "rows": rows,
     }
 
@@ -104,7 +105,9 @@ def _predicted(row: dict[str, Any], key: str) -> list[dict[str, Any]]:
         elif tokens is None:
             why = "the length of the answers is not stated"
         else:
-            common["class"] = engine_of({"engine": _engine(row)}, device_named(str(row["device"])))
+            common["class"] = engine_of(
+                {"engine": _engine(row), "device": row["device"]}, device_named(str(row["device"]))
+            )
             (low, mid, high), baseline, assumed = _inference(row, at_the_wall=about == "token at the wall")
     except CapacityError as error:
         why = str(error)
@@ -172,14 +175,14 @@ def request_of(row: dict[str, Any]) -> dict[str, Any]:
     """The question of `capacity estimate` that a row of inference answers."""
     notes = str(row.get("notes", "")).lower()
     model, device = model_named(str(row["model"])), device_named(str(row["device"]))
-    engine = engine_of({"engine": _engine(row)}, device)
+    engine = engine_of({"engine": _engine(row), "device": row["device"]}, device)
     batch = re.search(r"batch(?: size)? ([\d.]+)", notes)
     running = max(float(batch[1].rstrip(".")), 1.0) if batch else 1.0
     stated = re.search(r"weights (\w+)", notes)
     precision = {"bfloat16": "bf16", "float16": "fp16", "mxfp4": "mxfp4", "fp8": "fp8", "nvfp4": "nvfp4"}.get(
         stated[1] if stated else "", model.weight_format or "bf16"
     )
-    if engine in ("llama.cpp", "executorch"):
+    if engine.startswith("llama.cpp") or engine == "executorch":
         precision = "q4_k_m"
     elif "bf16" not in device.peak_dense_flop_per_s and precision == "bf16":
         precision = "fp16"
@@ -188,7 +191,7 @@ def request_of(row: dict[str, Any]) -> dict[str, Any]:
     tp = devices
     while tp > 1.0 and not divides_heads(model, tp):
         tp /= 2.0
-    split = engine == "llama.cpp"
+    split = engine.startswith("llama.cpp")
     layout = {"tp": tp, "pp": 1.0, "dp": devices // tp}
     if split:
         layout = {"tp": 1.0, "pp": devices, "dp": 1.0}
@@ -206,6 +209,7 @@ def request_of(row: dict[str, Any]) -> dict[str, Any]:
         "output_len": max(round(number(row, "tokens") or 128.0), 2),
         "concurrency": max(round(running / layout["dp"]), 1),
         "burst": 0.0,
+        "output_variation": ANSWERS_VARY,
         "devices": devices,
         **layout,
         "pue": 1.0,

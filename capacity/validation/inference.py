@@ -48,6 +48,8 @@ SCORED = {
     "latency_ms": "latency_ms",
     "peak_memory_gb": "peak_memory_bytes",
 }
+# Deviation of the lengths of free answers over their mean.
+ANSWERS_VARY = 0.8
 # Requests in flight where a row says that it saturates the device.
 SATURATING = 2048.0
 # Prompts where a row names none, by what is measured.
@@ -79,6 +81,7 @@ def validate(path: str | None) -> dict[str, Any]:
         "worst": scoring.worst(rows, ""),
         "unpriced": {str(why): int(count) for why, count in unpriced["why"].value_counts().items()},
         "views": VIEWS,
+        "baselines": {"baseline_mdape": "roofline"},
         "rows": rows,
     }
 
@@ -281,11 +284,17 @@ def request_of(row: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         "prompt_len": max(round(prompt), 1),
         "output_len": max(round(output), 2),
         "burst": 0.0,
-        "sampling": "sampled" if "energy" in word(row, "source") else "greedy",
+        "sampling": "sampled" if _answers_freely(row) else "greedy",
+        "output_variation": ANSWERS_VARY if _answers_freely(row) else None,
         **layout_of(row, engine, model),
     }
     request["concurrency"] = max(round(_requests(row) / request["dp"]), 1)
     return {name: value for name, value in request.items() if value is not None}, assumed
+
+
+def _answers_freely(row: dict[str, Any]) -> bool:
+    """Whether a row's answers are as long as the model makes them, not of a set length."""
+    return "energy" in word(row, "source")
 
 
 def layout_of(row: dict[str, Any], engine: str, model: ModelSpec) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from capacity.catalogue.clusters import default_cluster
 from capacity.errors import CapacityError
 from capacity.estimators.case import read_case
 from capacity.estimators.checkpoint import has_experts
@@ -67,6 +68,7 @@ def validate(path: str | None) -> dict[str, Any]:
         "worst": scoring.worst(rows, "ms"),
         "unpriced": {str(why): int(count) for why, count in unpriced["why"].value_counts().items()},
         "views": VIEWS,
+        "baselines": {"baseline_mdape": "roofline"},
         "rows": rows,
     }
 
@@ -167,8 +169,13 @@ def request_of(row: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     if _flag(row.get("mtp_suspect")):
         request |= {"draft_tokens": 1.0, "acceptance": 0.8}
         assumed.append("one drafted token a step (the row is flagged so)")
-    replicas = request["dp"]
-    return request | _devices(tp * pp * groups * replicas, device), assumed
+    ranks, per_node = tp * pp * groups, max(default_cluster(device).devices_per_node, 1)
+    while request["dp"] > 1.0 and ranks * request["dp"] > per_node and ranks * request["dp"] % per_node:
+        # A catalogue's nodes are whole; the load of each replica stays the same.
+        request["dp"] -= 1.0
+    whole = ranks * request["dp"]
+    nodes = whole > per_node and whole % per_node
+    return request | ({"nodes": -(-whole // per_node)} if nodes else {"devices": whole}), assumed
 
 
 def _pool(row: dict[str, Any], model: Any, assumed: list[str]) -> dict[str, Any]:
@@ -184,14 +191,6 @@ def _pool(row: dict[str, Any], model: Any, assumed: list[str]) -> dict[str, Any]
         "prefill_ep": ep,
         "dp": decoders,
     }
-
-
-def _devices(ranks: float, device: Any) -> dict[str, Any]:
-    """Devices of one node, or as many nodes as hold them."""
-    from capacity.catalogue.clusters import default_cluster
-
-    per_node = max(default_cluster(device).devices_per_node, 1)
-    return {"devices": ranks} if ranks <= per_node or ranks % per_node == 0.0 else {"nodes": -(-ranks // per_node)}
 
 
 def _precision(row: dict[str, Any], model: Any, assumed: list[str]) -> str:
