@@ -113,7 +113,7 @@ def _pace(tables: dict[str, Any], device: Device, compute: str) -> float:
     pace: float = paces.get(device.architecture, paces["other"])
     if device.kind in ("TPU", "ASIC") and "bf16" in device.peak_dense_flop_per_s:
         ridge = device.peak_dense_flop_per_s["bf16"] / device.memory_bytes_per_s
-        pace *= (ridge / paces["ridge"]) ** -paces["ridge_power"]
+        pace *= (ridge / paces["ridge"]) ** -paces[f"ridge_power_{device.kind}"]
     pace *= relative_watts(device, tables["watts"]) ** paces["watts_power"]
     narrow = tables["narrow"].get(compute, {})
     pace *= narrow.get(device.architecture, narrow.get("other", 1.0))

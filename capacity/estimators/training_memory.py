@@ -84,7 +84,7 @@ class Habits(Record):
     the workload's precision says). gated_tensors: inner tensors a gated network saves; norm_tensors: copies of the stream
     one norm saves, in activation widths. buffer_bytes: live buckets of collectives. gathered_layers: of sharded weights.
     dropout: whether masks of a byte are saved. allocator: what the caching allocator keeps beside live tensors, as a share of
-    them. selective: share of a block that selective recomputation keeps (None: all but norm outputs and one inner tensor).
+    them. bf16_gradient_bytes: further copy of a gradient where bf16 ones are added up in fp32. selective: share of a block that selective recomputation keeps (None: all but norm outputs and one inner tensor).
     """
 
     logit_bytes: float = 6.6
@@ -96,6 +96,7 @@ class Habits(Record):
     dropout: bool = False
     allocator: float = 0.05
     selective: float | None = None
+    bf16_gradient_bytes: float = 0.0
 
 
 # Megatron's fused loss over a cut vocabulary keeps 2 + 4 bytes a logit and masks. Eager losses copy logits to fp32, shift and
@@ -105,7 +106,7 @@ class Habits(Record):
 HABITS = {
     "megatron-core": Habits(),
     "megatron-lm": Habits(dropout=True, allocator=0.08),
-    "megatron-deepspeed": Habits(dropout=True, allocator=0.08, buffer_bytes=2.5e9),
+    "megatron-deepspeed": Habits(dropout=True, allocator=0.08, buffer_bytes=2.5e9, bf16_gradient_bytes=2.0),
     "fsdp": Habits(logit_bytes=14.0, gradient_bytes=2.0, gated_tensors=4.0),
     "torchtitan": Habits(logit_bytes=14.0, gradient_bytes=2.0, gated_tensors=4.0, selective=0.25),
     "deepspeed": Habits(logit_bytes=14.0, gradient_bytes=2.0, gated_tensors=4.0, buffer_bytes=5e9),
@@ -172,13 +173,16 @@ def _stage(
         trained_experts = 0.0
         if workload.trains_embedding:
             trained_dense = trained_dense + weights.embedding + weights.head
-    state_bytes = OPTIMIZER_STATE_BYTES[workload.optimizer]
+    state_bytes = OPTIMIZER_STATE_BYTES[workload.optimizer] * (0.5 if workload.short_states else 1.0)
     if precision.master_bits > min(precision.weight_bits, precision.activation_bits):
         state_bytes += precision.master_bits / 8.0
     ranks, etp = plan.shards, plan.expert_tp
     expert_ranks = ops.maximum(ranks * plan.tp / (plan.ep * etp), 1.0)
     width = precision.weight_bits / 8.0
     gradient_bytes = precision.gradient_bits / 8.0 if habits.gradient_bytes is None else habits.gradient_bytes
+    if precision.compute == "bf16":
+        gradient_bytes = gradient_bytes + habits.bf16_gradient_bytes
+    gradient_bytes = 2.0 if workload.short_states else gradient_bytes
     tables = dense - local_elements(replace(weights, embedding=0.0, head=0.0), plan, stage)[0] if width < 2.0 else 0.0
     offload = "optimizer" in plan.offload
     held, grad, optim = plan.zero >= 3, plan.zero >= 2, plan.zero >= 1

@@ -44,7 +44,7 @@ CAST_BYTES = 4.0
 # Bytes a logit for an fp32 loss: copies, softmax, gradient.
 LOSS_BYTES = 20.0
 # A device's share of its host: PCIe (or better) each way, memory of a socket; what a host's Adam moves for a weight.
-HOST_LINK_BYTES_PER_S, HOST_MEMORY_BYTES_PER_S, HOST_OPTIMIZER_BYTES = 2.5e10, 4e10, 28.0
+HOST_LINK_BYTES_PER_S, HOST_MEMORY_BYTES_PER_S, HOST_OPTIMIZER_BYTES = 2.5e10, 2e10, 28.0
 # By how much schedules that fill gaps with weights' gradients cut the bubble of 1F1B: forward and both halves of the
 # backward pass take alike, and one of the three fills it.
 BUBBLE_CUT = {"zero-bubble": 3.0, "dualpipe": 3.0}

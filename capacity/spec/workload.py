@@ -30,6 +30,7 @@ class Workload(Record):
     prompt_len, output_len: tokens a request; concurrency: requests in flight per replica.
     lora_rank: rank of the trained adapters; trains_embedding: the token table and head are trained beside them (lora only).
     stack: the training software. teacher: a model whose logits are learnt from, run beside (distillation).
+    short_states: moments and gradients are kept in 16 bits.
     fused_loss: logits are made and used in chunks, never held at once.
     """
 
@@ -42,6 +43,7 @@ class Workload(Record):
     lora_rank: float = 16.0
     trains_embedding: bool = False
     fused_loss: bool = False
+    short_states: bool = False
     stack: str = "megatron-core"
     teacher: ModelSpec | None = None
     prompt_len: float = 1024.0

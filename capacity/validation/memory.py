@@ -116,19 +116,17 @@ def _predict(row: dict[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {
         "id": identifier, "source": publisher(identifier), "method": word(row, "method"), "seen": "", "device": word(row, "device"),
         "stack": "", "kind": "", "tier": word(row, "tier"), "measured": np.nan, "low": np.nan, "mid": np.nan, "high": np.nan,
-        "baseline": np.nan, "inferred": "", "largest": "", "why": "",
+        "baseline": np.nan, "assumptions": "", "largest": "", "why": "",
     }  # fmt: skip
     try:
         measured = measured_bytes(row)
-        setup = read_setup(row)
-        parts, stage = parts_of(row, setup)
+        setup, parts = _held(row, read_setup(row))
     except CapacityError as error:
         result["why"] = str(error)
         return result
     except (ArithmeticError, ValueError, TypeError, KeyError) as error:
         result["why"] = f"cannot be read: {type(error).__name__} ({str(error)[:60]})"
         return result
-    del stage
     seen = seen_of(row)
     mid = as_seen(parts, seen)
     span = composed_interval("memory", "training_memory", setup.profile)
@@ -142,7 +140,7 @@ def _predict(row: dict[str, Any]) -> dict[str, Any]:
         "low": mid * span.low,
         "high": mid * span.high,
         "baseline": trivial_bytes(setup),
-        "inferred": "; ".join(setup.inferred),
+        "assumptions": "; ".join(setup.inferred),
         "largest": f"{largest} {parts[largest] / mid:.0%}",
         "why": _reason(setup, mid / measured, f"{largest} {parts[largest] / mid:.0%}"),
     }
@@ -154,18 +152,32 @@ def _reason(setup: Setup, ratio: float, largest: str) -> str:
     return "inferred: " + "; ".join(setup.inferred) if setup.inferred else f"{largest} of the peak"
 
 
-def parts_of(row: dict[str, Any], setup: Setup) -> tuple[dict[str, float], str]:
-    """Bytes by part on the rank whose memory was printed."""
+def _held(row: dict[str, Any], setup: Setup) -> tuple[Setup, dict[str, float]]:
+    """The parts of a run, and what more was inferred: what was measured on a device fitted it."""
+    parts = parts_of(row, setup)
+    room = setup.cluster.device.memory_bytes
+    if sum(parts.values()) > room and setup.plan.dp > 1.0 and positive(row, "zero_stage") is None:
+        said = replace(
+            setup, plan=replace(setup.plan, zero=3), inferred=(*setup.inferred, "weights spread over all devices")
+        )
+        setup, parts = said, parts_of(row, said)
+    if sum(parts.values()) > room and setup.workload.mode == "finetune":
+        setup = replace(setup, inferred=(*setup.inferred, "states in 16 bits"))
+        parts = parts_of(row, setup, short=True)
+    return setup, parts
+
+
+def parts_of(row: dict[str, Any], setup: Setup, *, short: bool = False) -> dict[str, float]:
+    """Bytes by part on the rank whose memory was printed. short: weights and states are in 16 bits throughout."""
     workload, plan = _workload(row, setup), replace(setup.plan, interleave=positive(row, "virtual_pp") or 1.0)
-    if word(row, "offload"):
-        plan = replace(plan, offload=("optimizer",))
     weights = weights_of(lower(setup.model, feeding.feed(setup.model, 1.0, 1.0)))
+    if short:
+        workload = replace(workload, precision=Precision(16.0, 16.0, 16.0, 16.0, 16.0, "bf16"), short_states=True)
     stage = "last" if "logging rank" in word(row, "mem_kind").lower() and plan.pp > 1.0 else ""
-    parts = training_memory(
+    return training_memory(
         setup.model, weights, workload, plan, setup.rounds, setup.profile.context_bytes,
         stack=setup.stack, fused_attention=setup.attention != "standard", stage=stage,
     )  # fmt: skip
-    return parts, stage
 
 
 def trivial_bytes(setup: Setup) -> float:

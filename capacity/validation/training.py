@@ -15,6 +15,7 @@ from capacity.estimators.stacks import load_stack
 from capacity.estimators.training_memory import weights_of
 from capacity.estimators.training_terms import price_terms
 from capacity.estimators.training_time import assemble
+from capacity.record import replace
 from capacity.validation import scoring
 from capacity.validation.cells import publisher, word
 from capacity.validation.sweeps import sweeps
@@ -75,6 +76,9 @@ def terms_of(setup: Setup) -> Terms:
 def step_of(setup: Setup) -> dict[str, float]:
     """Parts of a step of a run, in seconds."""
     stack = load_stack(setup.stack, setup.cluster.device, setup.workload.precision.compute)
+    if setup.attention == "flash-3":
+        # Kernels written for the architecture, as tuned stacks have them.
+        stack = replace(stack, attention=max(stack.attention, load_stack("tuned", setup.cluster.device).attention))
     return assemble(terms_of(setup), stack, setup.profile.host_layer_s)
 
 
@@ -116,7 +120,7 @@ def _predict(row: dict[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {
         "id": identifier, "source": publisher(identifier), "device": word(row, "device"), "stack": "", "kind": "", "tier": word(row, "tier"),
         "precision": "", "recent": "", "measured": np.nan, "low": np.nan, "mid": np.nan, "high": np.nan, "baseline": np.nan,
-        "question": "", "layout": "", "given": "", "inferred": "", "binding": "", "why": "",
+        "question": "", "layout": "", "given": "", "assumptions": "", "binding": "", "why": "",
     }  # fmt: skip
     try:
         setup = read_setup(row)
@@ -132,7 +136,7 @@ def _predict(row: dict[str, Any]) -> dict[str, Any]:
         "kind": setup.kind,
         "precision": setup.workload.precision.compute,
         "given": setup.given,
-        "inferred": "; ".join(setup.inferred),
+        "assumptions": "; ".join(setup.inferred),
         "question": question_of(setup),
         "layout": layout_of(setup),
         "recent": str(load_stack(setup.stack).generation == "tuned"),

@@ -36,7 +36,7 @@ GENERATIONS = ("eager", "tuned", "compiled")
 PACE = {"ampere": 1.0, "hopper": 0.82, "blackwell": 0.65, "volta": 1.0, "tpu": 1.0, "gaudi": 0.8, "trainium": 0.75, "cdna3": 0.6, "cdna4": 0.6}  # fmt: skip
 PACE_WIDTH, OTHER_PACE = 0.08, 0.75
 # Accelerators with more compute for their bandwidth than this (FLOP/byte) keep less of it: their compilers' tiles are smaller.
-RIDGE, RIDGE_PRIOR, RIDGE_WIDTH = 220.0, 0.2, 0.5
+RIDGE, RIDGE_PRIOR, RIDGE_WIDTH = 220.0, {"TPU": 0.25, "ASIC": 0.8}, 0.3
 # Devices clock down to their power limit: watts for a dense TFLOP/s (16 bits) of the device an architecture's pace is of,
 # and prior and width of the power of the pace in a device's own watts over these.
 WATTS = {"ampere": 1.282, "hopper": 0.708, "blackwell": 0.48, "volta": 2.4}
@@ -81,7 +81,7 @@ FAMILIES = {
 # A publisher weighs no more than so many rows. Rows that are known to stand for something else weigh less: single
 # iterations of a search on one site, tests run in deterministic mode, short runs of a regression suite.
 MOST_ROWS = 10.0
-WEIGHTS = {"bloom": 0.12, "mlm-ci": 0.1, "gaudi": 0.3, "mlm-seqsel": 2.5, "mlm-sc21": 2.5}
+WEIGHTS = {"bloom": 0.12, "mlm-ci": 0.1, "gaudi": 0.3, "mlm-seqsel": 4.0, "mlm-sc21": 2.5}
 # Of a sweep with thousands of like rows every so manieth is used.
 EVERY = 12
 
@@ -158,7 +158,7 @@ def priors() -> dict[tuple[str, ...], tuple[float, float]]:
     found: dict[tuple[str, ...], tuple[float, float]] = {
         ("pace", name): (mid, PACE_WIDTH) for name, mid in PACE.items()
     }
-    found[("ridge", "power")] = (RIDGE_PRIOR, RIDGE_WIDTH)
+    found |= {("ridge", kind): (prior, RIDGE_WIDTH) for kind, prior in RIDGE_PRIOR.items()}
     found[("watts", "power")] = (POWER_PRIOR, POWER_WIDTH)
     for name, (*mids, width) in FACTORS.items():
         found |= {(name, generation): (mid, width) for generation, mid in zip(GENERATIONS, mids, strict=True)}
@@ -192,8 +192,9 @@ def predicted_s(values: Mapping[tuple[str, ...], float], runs: Runs) -> np.ndarr
     pace = np.full(rows, OTHER_PACE)
     for name in PACE:
         pace[architecture == name] = values[("pace", name)]
-    built = runs.words["kind"] != "GPU"
-    pace[built] *= (runs.ridge[built] / RIDGE) ** -values[("ridge", "power")]
+    for kind in RIDGE_PRIOR:
+        built = runs.words["kind"] == kind
+        pace[built] *= (runs.ridge[built] / RIDGE) ** -values[("ridge", kind)]
     pace = pace * runs.watts ** values[("watts", "power")]
     for dtype, name in NARROW:
         chosen = (words["precision"] == dtype) & ((architecture == name) | (name == "other"))
@@ -268,7 +269,7 @@ def write_stacks(
         *(f"{name} = {values[('pace', name)]:.4g}" for name in PACE),
         f"other = {OTHER_PACE}",
         f"ridge = {RIDGE:g}",
-        f"ridge_power = {values[('ridge', 'power')]:.4g}",
+        *(f"ridge_power_{kind} = {values[('ridge', kind)]:.4g}" for kind in RIDGE_PRIOR),
         f"watts_power = {values[('watts', 'power')]:.4g}",
         "",
         "[watts]",

@@ -9,7 +9,7 @@ from capacity.catalogue import load_device
 from capacity.catalogue.clusters import default_cluster
 from capacity.errors import InputError, UnknownNameError
 from capacity.estimators import feeding
-from capacity.estimators.layout import usual_chunks
+from capacity.estimators.layout import attention_heads, usual_chunks
 from capacity.estimators.lowering import lower, model_flop
 from capacity.estimators.pricing import peak_flop_per_s
 from capacity.estimators.stacks import load_stack
@@ -202,6 +202,8 @@ def read_setup(row: dict[str, Any]) -> Setup:
     if attention not in ("flash", "standard"):
         attention = "standard" if load_stack(stack).name == "megatron-lm" else "flash"
         inferred.append(f"{attention} attention")
+    if attention == "flash" and re.search(r"\bFA[34]\b", word(row, "notes")):
+        attention = "flash-3"
     rounds = max(-(-workload.global_batch // (plan.dp * plan.micro_batch)), 1.0)
     # Tuned stacks rebuild what is cheap and rarely whole blocks.
     policies = ("none", "selective") if load_stack(stack).generation == "tuned" else ("none", "selective", "full")
@@ -285,6 +287,16 @@ def _layout(
         dp = positive(row, "dp") or max(dp // 1.0, 1.0)
         devices = dp * tp * pp * cp
         inferred.append("devices as the layout needs them")
+    batch, micro = positive(row, "global_batch_seqs"), positive(row, "micro_batch")
+    if batch is not None and 1.0 <= batch < dp and dp % batch == 0.0:
+        # Fewer sequences than ranks: the rest of the devices works on parts of them.
+        spare, dp = dp / batch, batch
+        if positive(row, "tp") is None:
+            heads = [heads for heads in attention_heads(model) if heads]
+            while tp < 8.0 and spare >= 2.0 and all(one % (tp * 2.0) == 0.0 for one in heads):
+                tp, spare = tp * 2.0, spare / 2.0
+        cp *= spare
+        inferred.append(f"tp {tp:g} and cp {cp:g}, as there are {batch:g} sequences")
     zero = number(row, "zero_stage")
     if zero is None:
         whole = stack in ("jax", "torchtitan", "fsdp") and dp > 1.0 and pp == 1.0
@@ -292,7 +304,6 @@ def _layout(
         if stack == "hugging-face" and dp > 1.0:
             zero = 3.0 if workload.mode == "finetune" else 2.0
         inferred.append(f"ZeRO-{zero:g}")
-    batch, micro = positive(row, "global_batch_seqs"), positive(row, "micro_batch")
     if micro is None:
         micro = _micro_batch(batch / dp if batch else inf, workload.seq_len, pp, whole=stack == "jax" and bool(batch))
         inferred.append(f"micro-batch {micro:g}")
@@ -307,6 +318,7 @@ def _layout(
         chunks = usual_chunks(model, pp, batch / (dp * micro)) if tuned else 1.0
         if pp > 1.0:
             inferred.append(f"{chunks:g} chunks a stage")
+    notes = f"{word(row, 'notes')} {word(row, 'offload')}".lower()
     parallel = word(row, "sequence_parallel").lower()
     plan = Plan(
         dp=dp,
@@ -318,6 +330,7 @@ def _layout(
         zero=int(zero),
         interleave=max(chunks, 1.0),
         micro_batch=micro,
+        offload=("optimizer",) if re.search(r"(adamw?|optimi[sz]er)[^.;]*(offload|to cpu)", notes) else (),
         sequence_parallel=parallel == "yes" if parallel else load_stack(stack).name != "megatron-lm",
     )
     return _nodes(cluster, devices), plan, replace(workload, global_batch=batch)
