@@ -294,7 +294,8 @@ def machine_of(cluster: Cluster, service: Service) -> Machine:
         service.formats,
         service.kv_format,
         service.kv_bytes,
-        reachable_share(device),
+        reached(device, "reach"),
+        reached(device, "pace"),
         engine.half_accumulate,
         engine.warp_products,
     )
@@ -443,7 +444,7 @@ def handed_token_s(load: Load, prompt: float, decoding: float) -> float:
     return schedule.time_to_first_token_s(prompt, 0.0, waiting, burst, service.burst, front)
 
 
-def reachable_share(device: Device) -> float:
-    """Share of the datasheet's memory bandwidth that this device's processors can draw at all."""
-    table = fitted_engines().get("reach", {})
+def reached(device: Device, what: str) -> float:
+    """Share of the datasheet's memory bandwidth ("reach") or peak ("pace") this device gives, relative to measured ones."""
+    table = fitted_engines().get(what, {})
     return float(table.get(device.id, table.get(device.architecture, 1.0)))

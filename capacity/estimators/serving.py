@@ -384,14 +384,15 @@ def _longest_context(load: Load) -> float | None:
 
 def _uncertain(case: Case, service: Service) -> tuple[Uncertain, ...]:
     served = service.engine.law_name == "served"
+    token, first = ("tpot_pools", "ttft_pools") if service.prefill_workers else ("tpot", "ttft")
     uncertain = [
-        composed_interval("step time", "tpot" if served else "single_token", case.profile),
+        composed_interval("step time", token if served else "single_token", case.profile),
         composed_interval("prompt time", "prompt" if served else "single_prompt", case.profile),
         composed_interval("memory", "serving_memory", case.profile),
         composed_interval("power", "power", case.profile),
     ]
     if served:
-        uncertain.append(composed_interval("waiting", "ttft", case.profile))
+        uncertain.append(composed_interval("waiting", first, case.profile))
     if case.cluster.usd_per_device_hour is not None and "price" not in case.request:
         uncertain.append(Uncertain("price", 0.6, 1.5, "list prices of providers differ"))
     return tuple(uncertain)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 STATE_BYTES, STATE_PASSES = 4.0, 2.0
 # What crosses a slot where devices have no link of their own: PCIe 4.0 x16, one direction, as it is reached.
 SLOT_BYTES_PER_S = 25e9
+SLOTS = 8
 
 
 class Kernel:
@@ -77,7 +78,8 @@ class Machine(Record):
     """A replica's devices and the formats they compute in.
 
     formats: by precision group ("" any other) the format's name and stored bytes of a weight; kv_format and kv_bytes:
-    of the cache. reach: share of the memory bandwidth the processors can draw. half_accumulate: products add up in 16
+    of the cache. reach and pace: shares of the
+    memory bandwidth and of the peak that this architecture reaches where those whose kernels were measured reach all. half_accumulate: products add up in 16
     bits; warp_products: in the instructions that older tensor cores had too.
     """
 
@@ -86,6 +88,7 @@ class Machine(Record):
     kv_format: str
     kv_bytes: float
     reach: float = 1.0
+    pace: float = 1.0
     half_accumulate: bool = False
     warp_products: bool = False
 
@@ -109,7 +112,7 @@ class Machine(Record):
             if self.cluster.device.architecture in _WITH_ACCELERATORS:
                 return 4.0 * _CORES_SHARE * self.vector_flop_per_s
             return peaks.get("int8") or 4.0 * self.vector_flop_per_s
-        return peak_flop_per_s(self.cluster.device, dtype)[0] * self._pace(dtype)
+        return peak_flop_per_s(self.cluster.device, dtype)[0] * self._pace(dtype) * self.pace
 
     def _pace(self, dtype: str) -> float:
         """What an engine's kind of products makes of the datasheet's peak."""
@@ -131,7 +134,9 @@ class Machine(Record):
         """Bytes a second of one device in a group of `ranks`."""
         device, cluster = self.cluster.device, self.cluster
         inside = device.link.bytes_per_s if device.link else SLOT_BYTES_PER_S
-        if ranks <= max(cluster.devices_per_node, 1) or cluster.inter is None:
+        # Cards of a workstation stand in one box, up to as many as its slots.
+        box = SLOTS if device.segment in ("consumer", "workstation") else 1
+        if ranks <= max(cluster.devices_per_node, box) or cluster.inter is None:
             return inside
         return min(cluster.inter.bytes_per_s, inside)
 
