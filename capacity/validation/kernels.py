@@ -11,7 +11,7 @@ from capacity.catalogue import load_device
 from capacity.errors import CapacityError, FileFormatError, InputError
 from capacity.laws.kernels.facts import facts_of
 from capacity.laws.kernels.profile import engine_factor, fitted_parameters
-from capacity.laws.kernels.tables import NAMES, SHAPES, TABLES, adapted, regime, seconds, subs
+from capacity.laws.kernels.tables import NAMES, SHAPES, TABLES, adapted, launch_s, regime, seconds, subs
 from capacity.validation import scoring
 from capacity.validation.baselines import roofline
 
@@ -82,7 +82,7 @@ def predict(op: str, table: pd.DataFrame) -> pd.DataFrame:
         columns = _columns(part)
         parameters = adapted(op, fitted.parameters, facts)
         law = seconds(op, facts, parameters, str(one), columns)
-        kind = regime(law, parameters, op)
+        kind = regime(law, launch_s(op, facts, parameters))
         low, high = fitted.interval(law, kind, fitted.outside_of(columns))
         factor = 1.0 if op == "collective" or engine == BEST else engine_factor(str(engine), op, str(one))
         naive, single = roofline(op, str(one), facts, part)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from capacity import ops
-from capacity.laws.kernels.overlap import MICROSECOND, by_head_size, join, resident
+from capacity.laws.kernels.overlap import by_head_size, join, resident
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,6 +86,6 @@ def decode(
     whole = (1.0 + (work / sm) ** q) ** (1.0 / q) * (item + (keys + p["tk0"]) * key_time)
     parts = (1.0 + (work * split / sm) ** q) ** (1.0 / q) * (item + (keys / split + p["tk0"]) * key_time)
     best = ops.minimum(
-        join(whole, memory, p["p"]), join(parts, memory, p["p"]) + p["tc"] * MICROSECOND * ops.minimum(1.0, split - 1.0)
+        join(whole, memory, p["p"]), join(parts, memory, p["p"]) + p["tc"] * facts.kiloclock_s * ops.minimum(1.0, split - 1.0)
     )
-    return p["t0"] * MICROSECOND * factors("t", 1.0) + best
+    return p["t0"] * facts.kiloclock_s * factors("t", 1.0) + best

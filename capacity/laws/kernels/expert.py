@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from capacity import ops
-from capacity.laws.kernels.overlap import MICROSECOND, join, resident
+from capacity.laws.kernels.overlap import join, resident
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def expert(
     1. load = expert_load(...): pairs, active experts, tile rows.  ffn = expert_ffn/tp; matrices 3 (2 when ungated).
     2. Weights of the active experts at share eb of DRAM; activations (in, out, between) at share ea.
     3. Grouped GEMM: tile rows x ceil(N/128) tiles, the tile law of `gemm`, waves = 1 + tiles/SM; the fastest of 16-, 64-, 128-row tiles.
-    4. t = t0 + te experts/ep + tt tokens/1000 + t1 pairs/(pairs + ph) us + join(compute, weights; p) + activations.
+    4. t = t0 + te experts/ep + tt tokens/1000 + t1 pairs/(pairs + ph) kiloclocks + join(compute, weights; p) + activations.
     5. Families: mixed = tp > 1 and ep > 1 (fewer libraries: mt, mb), ungated (t2, tb), generic and mixed (gb).
     """
     w_: Any = ops.where
@@ -150,7 +150,8 @@ def expert(
     )
     t0 = p["t0"] * w_(mixed, p["mt"], 1.0) * w_(ungated, p["t2"], 1.0)
     return (
-        (t0 + p["te"] * experts / ep + p["tt"] * tokens / 1000.0 + p["t1"] * pairs / (pairs + p["ph"])) * MICROSECOND
+        (t0 + p["te"] * experts / ep + p["tt"] * tokens / 1000.0 + p["t1"] * pairs / (pairs + p["ph"]))
+        * facts.kiloclock_s
         + body
         + ab / (bw * p["ea"])
     )

@@ -35,6 +35,11 @@ class Facts(Record):
     bulk_copies: bool = True
     architecture: str = "hopper"
 
+    @property
+    def kiloclock_s(self) -> float:
+        """A thousand clocks, in seconds: launches and kernel prologues cost clocks, hence less on a faster clock."""
+        return 1000.0 / self.clock_hz
+
     def peak(self, bits: int) -> float:
         """Dense FLOP/s of products with operands of so many bits."""
         return {16: self.peak16_flop_per_s, 8: self.peak8_flop_per_s, 4: self.peak4_flop_per_s}[bits]

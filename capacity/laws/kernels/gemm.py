@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from capacity import ops
-from capacity.laws.kernels.overlap import MICROSECOND, join, resident
+from capacity.laws.kernels.overlap import join, resident
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def gemm(facts: Facts, p: Parameters, dtype: str, m: Any, n: Any, k: Any) -> Any
             split = (
                 waves * (step * k / s)
                 + epilogue * (1.0 - p["ov"] + p["ov"] * waves)
-                + p["tr"] * MICROSECOND
+                + p["tr"] * facts.kiloclock_s
                 + (s - 1.0) * (4.0 * m * n / (bw * p["rb"]))
             )
             t = ops.minimum(t, split)
@@ -78,6 +78,6 @@ def gemm(facts: Facts, p: Parameters, dtype: str, m: Any, n: Any, k: Any) -> Any
     quantise: Any = 0.0
     if quantised:
         qb = m * k * (2.0 + a)
-        qt = p["tq2"] * MICROSECOND * m / (m * m + p["mq"] ** 2) ** 0.5
+        qt = p["tq2"] * facts.kiloclock_s * m / (m * m + p["mq"] ** 2) ** 0.5
         quantise = join(qb / (bw * p["eq"]) * resident(qb, p["fo"], facts.l2_bytes, gain), qt, 2.0)
-    return p["t0"] * MICROSECOND + quantise + join(best, tm, p["p"])
+    return p["t0"] * facts.kiloclock_s + quantise + join(best, tm, p["p"])

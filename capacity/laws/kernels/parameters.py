@@ -21,8 +21,8 @@ class Parameter(Record):
 
 _ROWS: dict[str, dict[str, tuple[float, float, float, float, str]]] = {
     "gemm": {
-        "t0": (3, 0.5, 400, 0.5, "launch, us"),
-        "tq2": (2.5, 0.1, 12, 0.5, "latency of the quantising kernel at large m, us"),
+        "t0": (5, 1, 700, 0.5, "launch, kiloclocks"),
+        "tq2": (4.5, 0.2, 20, 0.5, "latency of the quantising kernel at large m, kiloclocks"),
         "mq": (300, 20, 3000, 0.5, "m where it is reached, half"),
         "eq": (0.5, 0.1, 4, 0.5, "its share of DRAM bandwidth"),
         "ec": (0.8, 0.02, 1.1, 0.3, "share of peak of a full tile"),
@@ -33,7 +33,7 @@ _ROWS: dict[str, dict[str, tuple[float, float, float, float, str]]] = {
         "wq": (0.3, 0.01, 1, 0.6, "share of wave quantisation"),
         "eb": (0.8, 0.02, 1, 0.2, "share of DRAM bandwidth"),
         "p": (2.4, 1.3, 8, 0.4, "sharpness of compute/memory overlap"),
-        "tr": (2.7, 0.3, 20, 0.4, "reduction after split-k, us"),
+        "tr": (5, 0.5, 36, 0.4, "reduction after split-k, kiloclocks"),
         "smax": (24, 2, 100, 0.5, "largest split"),
         "rb": (3, 0.1, 20, 1.0, "share of DRAM for partial sums"),
         "l2c": (10, 2, 60, 0.4, "L2 bytes/clock/SM when hot"),
@@ -41,7 +41,7 @@ _ROWS: dict[str, dict[str, tuple[float, float, float, float, str]]] = {
         "fo": (0.9, 0.05, 2, 0.4, "the same for activations and output"),
     },
     "prefill": {
-        "t0": (8, 1, 40, 0.5, "launch, us"),
+        "t0": (15, 2, 70, 0.5, "launch, kiloclocks"),
         "c0": (3500, 50, 30000, 0.7, "clocks per work item"),
         "ec": (0.6, 0.1, 1.2, 0.4, "share of peak"),
         "cs": (1.2, 0.1, 8, 0.5, "exponentials per score"),
@@ -74,7 +74,7 @@ _ROWS: dict[str, dict[str, tuple[float, float, float, float, str]]] = {
         "fo": (0.8, 0.05, 2, 0.5, "share of L2 that stays hot"),
     },
     "decode": {
-        "t0": (7, 1, 40, 0.5, "launch, us"),
+        "t0": (12, 2, 70, 0.5, "launch, kiloclocks"),
         "c0": (2500, 50, 30000, 0.8, "clocks per work item"),
         "cq": (60, 0.5, 2000, 1.0, "clocks per query head of an item"),
         "r": (50, 3, 500, 0.7, "bytes/clock one SM can stream"),
@@ -83,7 +83,7 @@ _ROWS: dict[str, dict[str, tuple[float, float, float, float, str]]] = {
         "nsp": (3, 0.5, 16, 0.7, "splits aim at nsp items per SM"),
         "smin": (160, 16, 2000, 0.6, "fewest keys of a split"),
         "tk0": (32, 1, 300, 0.7, "padding keys per item"),
-        "tc": (2, 0.1, 15, 0.6, "merge of splits, us"),
+        "tc": (3.6, 0.2, 27, 0.6, "merge of splits, kiloclocks"),
         "ce": (0.5, 0.001, 5, 0.7, "exponentials per score"),
         "q": (1.5, 1, 8, 0.5, "how one wave joins many"),
         "l2c": (10, 2, 60, 0.5, "L2 bytes/clock/SM when hot"),
@@ -112,10 +112,10 @@ _ROWS: dict[str, dict[str, tuple[float, float, float, float, str]]] = {
         "rx": (0.5, 0.05, 5, 0.8, "key time, unpacked"),
     },
     "expert": {
-        "t0": (15, 1, 100, 0.6, "launches, us"),
-        "te": (0.01, 0.0005, 0.5, 0.8, "us per local expert"),
-        "tt": (2, 0.01, 40, 1.0, "us per 1000 tokens"),
-        "t1": (9, 0.2, 60, 0.6, "us of routing once pairs >> ph"),
+        "t0": (27, 2, 180, 0.6, "launches, kiloclocks"),
+        "te": (0.02, 0.001, 1, 0.8, "kiloclocks per local expert"),
+        "tt": (3.6, 0.02, 70, 1.0, "kiloclocks per 1000 tokens"),
+        "t1": (16, 0.4, 100, 0.6, "kiloclocks of routing once pairs >> ph"),
         "ph": (20, 1, 300, 0.6, "pairs where it is half"),
         "ec": (0.6, 0.05, 1.1, 0.4, "share of peak"),
         "lam": (0.015, 0.001, 0.3, 0.4, "operand bytes a FLOP of peak"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from capacity import ops
-from capacity.laws.kernels.overlap import MICROSECOND, by_head_size, join, resident
+from capacity.laws.kernels.overlap import by_head_size, join, resident
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def prefill(
     memory = bytes_ / (bw * p["eb"]) * resident(bytes_, p["fo"], facts.l2_bytes, gain)
     t0 = (
         p["t0"]
-        * MICROSECOND
+        * facts.kiloclock_s
         * by_head_size(head_dim, p["u64"], 1.0, p["u192"], p["u256"], p["u512"])
         * w_(windowed, p["tw"], 1.0)
         * w_(seq_len <= 1, p["t1"], 1.0)

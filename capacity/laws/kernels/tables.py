@@ -10,6 +10,7 @@ from capacity.laws.kernels.collective import collective
 from capacity.laws.kernels.decode import decode
 from capacity.laws.kernels.expert import GENERIC_EXPERTS, UNGATED, expert, expert_load
 from capacity.laws.kernels.gemm import gemm
+from capacity.laws.kernels.overlap import MICROSECOND
 from capacity.laws.kernels.prefill import prefill
 
 TYPE_CHECKING = False
@@ -122,9 +123,14 @@ def seconds(op: str, facts: Facts, parameters: Parameters, sub: str, columns: Ma
     return result
 
 
-def regime(predicted_s: Any, parameters: Parameters, op: str) -> Any:
+def launch_s(op: str, facts: Facts, parameters: Parameters) -> float:
+    """The fixed time of a kernel."""
+    return parameters["a"] * MICROSECOND if op == "collective" else parameters["t0"] * facts.kiloclock_s
+
+
+def regime(predicted_s: Any, launch_s: float) -> Any:
     """Whether a kernel is mostly launch (below twice its fixed time), large (from ten times) or in the middle."""
-    launches = predicted_s / (parameters["a" if op == "collective" else "t0"] * 1e-6)
+    launches = predicted_s / launch_s
     middle: Any = ops.where(launches < 10.0, "middle", "large")  # type: ignore[arg-type]
     return ops.where(launches < 2.0, "launch", middle)  # type: ignore[arg-type]
 
