@@ -26,8 +26,8 @@ ROBUST_AT = 0.08
 STEP = 0.02
 # A law with corners has many dead ends: the search hops from the best end so far, by this share of each spread,
 # on this many rows; the end is polished on all.
-HOP, HOP_ROWS = 0.4, 1200
-HOP_EVALUATIONS, POLISH_EVALUATIONS = 15, 40
+HOP, HOP_ROWS = 0.4, 800
+HOP_EVALUATIONS, POLISH_EVALUATIONS = 10, 25
 # Never let one row's luck or a whole table's smoothness claim more than this certainty.
 LEAST_SCALE = 0.03
 SEED = 20
@@ -73,18 +73,24 @@ class _Problem:
 
     def inside(self, parameters: Mapping[str, float]) -> np.ndarray:
         z = (np.log([parameters[name] for name in self.names]) - self.centre) / self.spread
-        return np.clip(z, self.low + 1e-9, self.high - 1e-9)
+        within: np.ndarray = np.clip(z, self.low + 1e-9, self.high - 1e-9)
+        return within
 
     def residuals(self, z: np.ndarray) -> np.ndarray:
         off = (np.log(self.predict(self.named(z), self.rows)) - self.target) / ROBUST_AT
-        return np.concatenate([off * self.root, self.pull * z])
+        whole: np.ndarray = np.concatenate([off * self.root, self.pull * z])
+        return whole
 
     def jacobian(self, z: np.ndarray) -> np.ndarray:
+        here = self.residuals(z)
         columns = []
         for index in range(len(z)):
             step = np.zeros(len(z))
-            step[index] = STEP / self.spread[index]
-            columns.append((self.residuals(z + step) - self.residuals(z - step)) / (2.0 * step[index]))
+            # Away from the nearer bound.
+            step[index] = (
+                STEP / self.spread[index] * (1.0 if z[index] - self.low[index] < self.high[index] - z[index] else -1.0)
+            )
+            columns.append((self.residuals(z + step) - here) / step[index])
         return np.stack(columns, axis=1)
 
     def loss(self, squares: np.ndarray) -> np.ndarray:
@@ -104,8 +110,8 @@ class _Problem:
             bounds=(self.low, self.high),
             loss=self.loss,
             max_nfev=evaluations,
-            xtol=1e-5,
-            ftol=1e-5,
+            xtol=1e-4,
+            ftol=1e-4,
         )
         return found.x, float(found.cost)
 
@@ -116,7 +122,8 @@ class _Problem:
         scale = max(float(np.median(np.abs(rows))) / 0.6745, LEAST_SCALE / ROBUST_AT)
         slopes[: self.count] *= ((1.0 + rows**2) ** -0.25)[:, None] / scale
         covariance = np.linalg.inv(slopes.T @ slopes + 1e-9 * np.eye(len(z)))
-        return np.sqrt(np.diag(covariance)) * self.spread
+        errors: np.ndarray = np.sqrt(np.diag(covariance)) * self.spread
+        return errors
 
 
 def fit(
@@ -128,7 +135,7 @@ def fit(
     starts: Sequence[Mapping[str, float]] = (),
     weights: np.ndarray | None = None,
     hold: float = 1.0,
-    hops: int = 6,
+    hops: int = 4,
 ) -> Fit:
     """The parameters under which `predict` comes closest to `measured` seconds.
 

@@ -7,26 +7,42 @@ import os
 from capacity.cli.options import Command, Option
 from capacity.cli.terminal import style, write
 from capacity.errors import InputError, UnknownNameError
+from capacity.rendering import layout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-KINDS = {"local": "this machine, from what `capacity bench` measured"}
+    from capacity.rendering.style import Style
+
+KINDS = {
+    "kernels": "devices, from tables of measured kernels",
+    "local": "this machine, from what `capacity bench` measured",
+}
+STORE, PROFILES = "capacity-bench.jsonl", "capacity-profiles"
 
 COMMAND = Command(
     "calibrate",
-    usage="KIND [options]",
-    description="Fit kernel laws to measurements. `local` fits this machine's, after which\n"
-    "`capacity estimate --device this-machine` uses them. Needs the `bench` extra.",
+    usage="KIND [DATA] [options]",
+    description="Fit kernel laws to measurements. `kernels` writes a profile a device: parameters\n"
+    "with their uncertainty, errors of rows kept from the fit, the range they hold for.\n"
+    "`local` fits this machine's, after which `capacity estimate --device this-machine`\n"
+    "uses them. Needs the `calibrate` extra, `local` the `bench` extra.",
     examples=(
         "capacity calibrate local",
         "capacity calibrate local --data server.jsonl",
+        "capacity calibrate kernels measured/kernels --output profiles",
+        "capacity validate kernels --data measured/kernels --profiles profiles",
     ),
     words=("KIND", "; ".join(f"{name}: {said}" for name, said in KINDS.items())),
     groups=(
         ("the measurements", (
-            Option("--data", metavar="PATH", help="what `capacity bench` kept: capacity-bench.jsonl"),
+            Option("--data", metavar="PATH", help=f"a folder of tables, or what `capacity bench` kept: {STORE}"),
+        )),
+        ("the profiles of `kernels`", (
+            Option("--output", metavar="DIR", help=f"the folder they are written to: {PROFILES}"),
+            Option("--source", metavar="TEXT", help="what they say of their origin"),
+            Option("--date", metavar="TEXT", help="when it was measured: 2026-11"),
         )),
         ("the answer", (
             Option("--plain", help="no colour, ASCII only"),
@@ -39,14 +55,47 @@ COMMAND = Command(
 def run(options: dict[str, Any]) -> None:
     """Fit, write, and say how well it fits."""
     words = options["words"]
-    if len(words) != 1:
-        raise InputError(f"{len(words)} kinds given: name one of {', '.join(KINDS)}, as in `capacity calibrate local`")
-    if words[0].lower() not in KINDS:
+    if len(words) not in (1, 2):
+        raise InputError(f"{len(words)} words given: name a kind and its data, as in `capacity calibrate kernels DIR`")
+    kind = words[0].lower()
+    if kind not in KINDS:
         raise UnknownNameError("kind", words[0], KINDS, f"known are {', '.join(KINDS)}")
-    _local(options["data"] or "capacity-bench.jsonl", options)
+    data = options["data"] or (words[1] if len(words) > 1 else None)
+    done, lines = {"kernels": _kernels, "local": _local}[kind](data, options)
+    if options["json"]:
+        from capacity.rendering.record import json
+
+        write(json({"schema": 1, "kind": kind, **done}))
+        return
+    write("\n".join(lines) + "\n")
 
 
-def _local(path: str, options: dict[str, Any]) -> None:
+def _kernels(data: str | None, options: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    if data is None:
+        raise InputError("the data are missing: name a folder of tables, as in `capacity calibrate kernels DIR`")
+    try:
+        from capacity.calibration.kernels import calibrate
+    except ModuleNotFoundError as error:
+        raise InputError(f'calibration needs {error.name}: pip install "model-capacity[calibrate]"') from None
+    done = calibrate(
+        data, options["output"] or PROFILES,
+        source=options["source"] or "", date=options["date"] or "", talk=_talk,
+    )  # fmt: skip
+    chosen = style(plain=options["plain"])
+    header = [["", "rows", "set", "median error"], ["", "", "aside", "of unseen rows"]]
+    rows = [
+        [
+            f"{one['op']} {one['dtype']} {one['device']}", str(one["rows"]), str(one["set_aside"]),
+            "-" if one["mdape"] is None else f"{one['mdape']:.1%}",
+        ]
+        for one in done["profiles"]
+    ]  # fmt: skip
+    lines = layout.table(header, [[chosen.text(cell) for cell in row] for row in rows], chosen)
+    return done, [*lines, "", *_written(done["files"], chosen)]
+
+
+def _local(data: str | None, options: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    path = data or STORE
     try:
         from capacity.calibration.local import calibrate
         from capacity.calibration.machine import write_machine
@@ -55,11 +104,6 @@ def _local(path: str, options: dict[str, Any]) -> None:
     laws, fit = calibrate(path)
     files = write_machine(laws, path)
     off = sorted(abs(value) for value in fit["residuals"].values())
-    if options["json"]:
-        from capacity.rendering.record import json
-
-        write(json({"schema": 1, "kind": "local", "files": files, **fit}))
-        return
     chosen = style(plain=options["plain"])
     worst = sorted(fit["residuals"].items(), key=lambda item: -abs(item[1]))[:5]
     lines = [
@@ -68,6 +112,16 @@ def _local(path: str, options: dict[str, Any]) -> None:
         chosen.paint("furthest off", "dim"),
         *(f"  {value:+7.1%}  {name}" for name, value in worst),
         "",
-        *(f"written: {os.path.relpath(file) if file.startswith(os.getcwd()) else file}" for file in files),
     ]
-    write("\n".join(chosen.text(line)[: chosen.width] for line in lines) + "\n")
+    return {"files": files, **fit}, [*(chosen.text(line)[: chosen.width] for line in lines), *_written(files, chosen)]
+
+
+def _written(files: list[str], chosen: Style) -> list[str]:
+    shown = [os.path.relpath(file) if file.startswith(os.getcwd() + os.sep) else file for file in files]
+    return [chosen.text(f"written: {file}") for file in shown]
+
+
+def _talk(line: str) -> None:
+    import sys
+
+    print(line, file=sys.stderr, flush=True)

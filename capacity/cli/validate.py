@@ -33,6 +33,7 @@ COMMAND = Command(
     groups=(
         ("the measurements", (
             Option("--data", metavar="PATH", help="a table (.csv or .parquet), for kernels a folder of tables; docs/accuracy.md names their columns"),
+            Option("--profiles", metavar="DIR", help="profiles of kernels that `capacity calibrate kernels` wrote"),
         )),
         ("the answer", (
             Option("--predictions", metavar="FILE", help="write a row for each measurement: .csv or .parquet"),
@@ -51,7 +52,7 @@ def run(options: dict[str, Any]) -> None:
         raise InputError(f"{len(words)} kinds given: name one of {', '.join(KINDS)}, as in `capacity validate kernels`")
     from capacity.validation import validate
 
-    scores = validate(_named("kind", words[0], tuple(KINDS)), options["data"])
+    scores = validate(_named("kind", words[0], tuple(KINDS)), options["data"], options["profiles"])
     rows, views = scores.pop("rows"), scores.pop("views")
     view = _named("--by", options["by"] or next(iter(views)), tuple(views))
     if options["predictions"]:

@@ -21,7 +21,8 @@ FITTED = os.path.join(os.path.dirname(__file__), "fitted")
 # Architectures without measurements of their own take the nearest that has some.
 _STAND_INS = {
     "blackwell-ultra": "blackwell",
-    "hopper": "hopper",
+    # Consumer and workstation Blackwell: multiprocessors of Ada's make, fed by GDDR.
+    "blackwell-rtx": "ada",
     "cdna1": "gpu",
     "cdna2": "gpu",
     "cdna3": "gpu",

@@ -23,9 +23,10 @@ KINDS = {
 }
 
 
-def validate(kind: str, data: str | None = None) -> dict[str, Any]:
+def validate(kind: str, data: str | None = None, profiles: str | None = None) -> dict[str, Any]:
     """Score predictions of a kind against the measurements in `data`, or against the project's own where it has some.
 
+    profiles: a folder that `capacity calibrate kernels` wrote, instead of the package's own profiles of kernels.
     Returns {"schema", "kind", "overall", "groups", "worst", "unpriced"} with plain numbers; under "views" the group keys
     a table may show, by name, the usual one first; under "rows" the predictions themselves as a pandas frame.
     Raises InputError for an unknown kind or missing data, FileFormatError for tables that are missing or lack a column.
@@ -38,7 +39,9 @@ def validate(kind: str, data: str | None = None) -> dict[str, Any]:
         module = import_module(f"capacity.validation.{kind}")
     except ModuleNotFoundError as error:
         raise InputError(f'validation needs {error.name}: pip install "model-capacity[sweep]"') from None
-    scores: dict[str, Any] = module.validate(data)
+    if profiles and kind != "kernels":
+        raise InputError(f"profiles are of kernels; {kind} takes none")
+    scores: dict[str, Any] = module.validate(data, profiles) if profiles else module.validate(data)
     return scores
 
 

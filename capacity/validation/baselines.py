@@ -28,6 +28,18 @@ def roofline(op: str, dtype: str, facts: Facts, rows: pd.DataFrame) -> tuple[np.
     return np.maximum(compute, memory), single
 
 
+def bytes_moved(op: str, rows: pd.DataFrame) -> np.ndarray:
+    """The least bytes each row reads and writes, in the dtype it names."""
+    names = "kv_dtype" if op == "decode" else "dtype"
+    if op == "collective":
+        return _costs(op, "", rows)[1]
+    moved = np.zeros(len(rows))
+    keys = rows[names].astype(str) + ("/" + rows["kv_dtype"].astype(str) if op == "prefill" else "")
+    for dtype, part in rows.groupby(keys):
+        moved[rows.index.get_indexer(part.index)] = _costs(op, str(dtype), part)[1]
+    return moved
+
+
 def _costs(op: str, dtype: str, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """FLOPs and bytes of each row."""
     column = {name: rows[name].to_numpy(dtype=float) for name in rows.columns if rows[name].dtype.kind in "if"}

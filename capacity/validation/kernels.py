@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 
 from capacity.catalogue import load_device
-from capacity.errors import CapacityError, FileFormatError, InputError
+from capacity.errors import CapacityError, FileFormatError
 from capacity.laws.kernels.facts import facts_of
-from capacity.laws.kernels.profile import engine_factor, fitted_parameters
-from capacity.laws.kernels.tables import NAMES, SHAPES, TABLES, adapted, launch_s, regime, seconds, subs
+from capacity.laws.kernels.profile import FOLDER, engine_factor, fitted_parameters
+from capacity.laws.kernels.tables import NAMES, SHAPES, TABLES, launch_s, regime, seconds, subs
 from capacity.validation import scoring
 from capacity.validation.baselines import roofline
+from capacity.validation.tables import CURATED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,10 +50,10 @@ def read_tables(folder: str) -> dict[str, pd.DataFrame]:
     return found
 
 
-def predict(op: str, table: pd.DataFrame) -> pd.DataFrame:
+def predict(op: str, table: pd.DataFrame, profiles: str = FOLDER) -> pd.DataFrame:
     """A row for each row of a table: measured, low, mid, high, baselines, basis, and why where it could not be priced."""
     table = table.reset_index(drop=True)
-    sub = pd.Series(subs(op, _columns(table)), index=table.index)
+    sub = pd.Series(subs(op, columns_of(table)), index=table.index)
     result = pd.DataFrame(
         {
             "id": [f"{op}-{index}" for index in table.index],
@@ -74,17 +75,17 @@ def predict(op: str, table: pd.DataFrame) -> pd.DataFrame:
         except CapacityError as error:
             result.loc[index, "why"] = str(error)
             continue
-        fitted = fitted_parameters(device, op, str(one))
+        fitted = fitted_parameters(device, op, str(one), profiles)
         if fitted is None:
             result.loc[index, "why"] = f"no device has been measured for {op} in {one}"
             continue
         facts = facts_of(device)
-        columns = _columns(part)
-        parameters = adapted(op, fitted.parameters, facts)
+        columns = columns_of(part)
+        parameters = fitted.parameters
         law = seconds(op, facts, parameters, str(one), columns)
         kind = regime(law, launch_s(op, facts, parameters))
         low, high = fitted.interval(law, kind, fitted.outside_of(columns))
-        factor = 1.0 if op == "collective" or engine == BEST else engine_factor(str(engine), op, str(one))
+        factor = 1.0 if op == "collective" or engine == BEST else engine_factor(str(engine), op, str(one), profiles)
         naive, single = roofline(op, str(one), facts, part)
         result.loc[index, "mid"] = law * factor
         result.loc[index, "low"] = low * factor
@@ -98,7 +99,7 @@ def predict(op: str, table: pd.DataFrame) -> pd.DataFrame:
     return result
 
 
-def _columns(table: pd.DataFrame) -> dict[str, np.ndarray]:
+def columns_of(table: pd.DataFrame) -> dict[str, np.ndarray]:
     """Columns as arrays, numbers as floats."""
     return {
         str(name): table[name].to_numpy(dtype=float) if table[name].dtype.kind in "iuf" else table[name].to_numpy()
@@ -114,12 +115,10 @@ VIEWS = {
 }
 
 
-def validate(data: str | None) -> dict[str, Any]:
-    """Score every table of a folder; see `capacity.validation.validate`."""
-    if data is None:
-        raise InputError("--data is missing: `capacity validate kernels --data PATH` scores the tables of a folder")
-    folder = data
-    rows = pd.concat([predict(op, table) for op, table in read_tables(folder).items()], ignore_index=True)
+def validate(data: str | None, profiles: str = FOLDER) -> dict[str, Any]:
+    """Score every table of a folder, or of the project's own that no fit has seen; see `capacity.validation.validate`."""
+    tables = read_tables(data or os.path.join(CURATED, "kernels"))
+    rows = pd.concat([predict(op, table, profiles) for op, table in tables.items()], ignore_index=True)
     unpriced = rows[rows["mid"].isna()]
     return {
         "schema": scoring.SCHEMA,

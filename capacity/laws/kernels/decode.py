@@ -86,6 +86,7 @@ def decode(
     whole = (1.0 + (work / sm) ** q) ** (1.0 / q) * (item + (keys + p["tk0"]) * key_time)
     parts = (1.0 + (work * split / sm) ** q) ** (1.0 / q) * (item + (keys / split + p["tk0"]) * key_time)
     best = ops.minimum(
-        join(whole, memory, p["p"]), join(parts, memory, p["p"]) + p["tc"] * facts.kiloclock_s * ops.minimum(1.0, split - 1.0)
+        join(whole, memory, p["p"]),
+        join(parts, memory, p["p"]) + p["tc"] * facts.kiloclock_s * ops.minimum(1.0, split - 1.0),
     )
     return p["t0"] * facts.kiloclock_s * factors("t", 1.0) + best

@@ -37,11 +37,13 @@ def gemm(facts: Facts, p: Parameters, dtype: str, m: Any, n: Any, k: Any) -> Any
     """Seconds of C[m,n] = A[m,k] B[k,n].
 
     1. Bytes: weights w k n, activations a m k, output 2 m n, at share eb of DRAM; what fits share*L2 may come from L2 (measured back to back).
-    2. A tile (x,y) advances one k at the slowest of: tensor math 2xy/(ec peak/SM), operand feed (x a + y w)/(lam peak/SM), pipeline latency kc/64 clocks.
+    2. A tile (x,y) advances one k at the slowest of: tensor math 2xy/(ec peak/SM), operand feed (x a + y w)/(lam peak/SM), pipeline latency kc/64 clocks
+       (kcp times as long where threads copy operands, not a bulk copy engine).
     3. waves = tiles/SM, a share wq of it rounded up, at least one; a tile's epilogue costs eo times its output bytes at one SM's share of
        DRAM, and all but the first wave hide 1-ov of it.
     4. 16-bit kernels may split k S ways to fill the device: S = min(SM/tiles, k/64, smax), paying tr us and the partial sums.
-    5. The fastest tile (and split) is taken: libraries choose by heuristics that come close.
+    5. Matrix units work on whole tiles; vector units (`padded` is false) on the rows there are. The fastest tile
+       (and split) is taken: libraries choose by heuristics that come close.
     6. 8- and 4-bit: a kernel quantises the activations first: m k (2+a) bytes at share eq, or tq2 us once m >> mq.
     7. t = t0 + quantise + join(compute, memory; p).
     """
@@ -54,10 +56,12 @@ def gemm(facts: Facts, p: Parameters, dtype: str, m: Any, n: Any, k: Any) -> Any
     tm = wb / memory_rate * resident(wb + ab + ob, p["fl2"], facts.l2_bytes, gain) + (ab + ob) / memory_rate * resident(
         ab + ob, p["fo"], facts.l2_bytes, gain
     )
-    latency4 = (p["kc"] / facts.clock_hz / 64.0) ** 4
+    latency4 = (p["kc"] * (1.0 if facts.bulk_copies else p["kcp"]) / facts.clock_hz / 64.0) ** 4
     best: Any = None
     for x, y in GEMM_TILES:
-        step = (max(2.0 * x * y / (rate * p["ec"]), (x * a + y * w) / (p["lam"] * rate)) ** 4 + latency4) ** 0.25
+        height: Any = x if facts.padded else ops.minimum(m, x)
+        busy = ops.maximum(2.0 * height * y / (rate * p["ec"]), (height * a + y * w) / (p["lam"] * rate))
+        step = (busy**4 + latency4) ** 0.25
         epilogue = p["eo"] * 2.0 * x * y * sm / bw
         tiles = ops.ceil(m / x) * ops.ceil(n / y)
         waves = tiles / sm

@@ -28,6 +28,7 @@ _ROWS: dict[str, dict[str, tuple[float, float, float, float, str]]] = {
         "ec": (0.8, 0.02, 1.1, 0.3, "share of peak of a full tile"),
         "lam": (0.015, 0.001, 0.2, 0.4, "operand bytes a FLOP of peak"),
         "kc": (150, 2, 20000, 1.0, "clocks of pipeline latency per 64 of k"),
+        "kcp": (3, 0.5, 30, 0.5, "times as many without bulk copies"),
         "eo": (1.2, 0.02, 20, 0.6, "epilogue, in output bytes at one SM's share of DRAM"),
         "ov": (0.5, 0.02, 1, 0.6, "share of the epilogue not hidden after the first wave"),
         "wq": (0.3, 0.01, 1, 0.6, "share of wave quantisation"),

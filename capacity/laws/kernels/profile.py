@@ -6,6 +6,9 @@ import os
 from math import log
 
 from capacity import ops
+from capacity.laws.kernels.facts import facts_of
+from capacity.laws.kernels.priors import with_prior
+from capacity.laws.profile import load_profile
 from capacity.record import Record
 from capacity.toml_file import read_toml
 
@@ -33,6 +36,8 @@ _DISTANT = ("blackwell-rtx",)
 FITTED, SIBLING, ARCHITECTURE, GENERIC = "fitted", "sibling", "architecture", "generic"
 # A device of another vendor is further from the pool than any architecture in it was from the others.
 GENERIC_WIDENING = 1.5
+# Where nobody measured two siblings of one architecture.
+USUAL_SIBLING_WIDENING = 1.3
 # Each doubling beyond the shapes that were measured widens an interval by this much, up to a limit.
 OUTSIDE_WIDENING, MOST_OUTSIDE = 0.15, 2.0
 
@@ -79,25 +84,28 @@ class Fitted(Record):
 def fitted_parameters(device: Device, op: str, sub: str, folder: str = FOLDER) -> Fitted | None:
     """What is known of an op and dtype on a device, from the nearest place that measured it; None if nowhere did."""
     pool = _file(folder, "pool")
-    widening = pool.get("widening", {}).get(op, {})
     donor = SIBLINGS.get(device.architecture, "")
     distant = device.architecture in _DISTANT
-    places = (
+    sibling = pool.get("widening", {}).get(op, {}).get("sibling", USUAL_SIBLING_WIDENING)
+    for name, basis, width in (
         (device.id, FITTED, 1.0),
-        (donor, ARCHITECTURE if distant else SIBLING, widening.get("architecture" if distant else "sibling", 1.3)),
-        ("pool", ARCHITECTURE, widening.get("architecture", 2.5)),
-    )
-    for name, basis, width in places:
+        (donor, ARCHITECTURE if distant else SIBLING, 1.0 if distant else sibling),
+        ("pool", ARCHITECTURE if device.architecture in SIBLINGS else GENERIC, 1.0),
+    ):
         row = _file(folder, name).get(op, {}).get(sub) if name else None
         if row is None:
             continue
-        generic = basis == ARCHITECTURE and name == "pool" and device.architecture not in SIBLINGS
+        # What an architecture's own kin is off by says nothing of another: the pool's errors come from left-out ones.
+        errors = pool.get(op, {}).get(sub, row) if basis in (ARCHITECTURE, GENERIC) else row
+        parameters = row["parameters"]
+        if basis == GENERIC:
+            parameters = with_prior(op, sub, parameters, load_profile(device), facts_of(device))
         return Fitted(
-            parameters=row["parameters"],
-            residuals={regime: (q[0], q[1], q[2]) for regime, q in row["residuals"].items()},
-            widening=width * (GENERIC_WIDENING if generic else 1.0),
+            parameters=parameters,
+            residuals={regime: (q[0], q[1], q[2]) for regime, q in errors["residuals"].items()},
+            widening=width * (GENERIC_WIDENING if basis == GENERIC else 1.0),
             valid={column: (low, high) for column, (low, high) in row.get("range", {}).items()},
-            basis=GENERIC if generic else basis,
+            basis=basis,
             source=str(_file(folder, name).get("source", "")),
         )
     return None

@@ -93,15 +93,6 @@ def subs(op: str, columns: Mapping[str, Any]) -> Any:
     return _text(columns["kv_dtype" if op == "decode" else "dtype"])
 
 
-def adapted(op: str, parameters: Parameters, facts: Facts) -> dict[str, float]:
-    """A pool's parameters on one device: without bulk copies a GEMM's pipeline latency is `kcp` times as long."""
-    found = dict(parameters)
-    longer = found.pop("kcp", 1.0)
-    if op == "gemm" and not facts.bulk_copies:
-        found["kc"] *= longer
-    return found
-
-
 def seconds(op: str, facts: Facts, parameters: Parameters, sub: str, columns: Mapping[str, Any]) -> Any:
     """Seconds of every row; all rows are of the one `sub`, whose parameters are given."""
     table = prepared(op, columns)
