@@ -20,10 +20,9 @@ from capacity.calibration.fit import fit
 from capacity.catalogue import load_device
 from capacity.errors import CapacityError, InputError
 from capacity.laws.kernels.facts import facts_of
-from capacity.laws.kernels.gemm import GEMM_DTYPES
-from capacity.laws.kernels.parameters import GEMM_WITHOUT, SPECS, starts
+from capacity.laws.kernels.parameters import SPECS, names_of, starts
 from capacity.laws.kernels.profile import FOLDER, fitted_parameters
-from capacity.laws.kernels.tables import FALLBACK, NAMES, SHAPES, chosen, launch_s, prepared, regime, seconds, subs
+from capacity.laws.kernels.tables import NAMES, SHAPES, chosen, known, launch_s, prepared, regime, seconds, subs
 from capacity.record import Record, replace
 from capacity.validation.baselines import bytes_moved
 from capacity.validation.kernels import BEST, columns_of, read_tables
@@ -43,6 +42,8 @@ FITTED_TENTHS, KEPT_TENTHS, UNSEEN_TENTHS = range(7), range(7, 9), (9,)
 # A row is set aside if it moves its bytes faster than this share of the datasheet's bandwidth and could not have
 # found them in the last-level cache.
 MOST_OF_BANDWIDTH, CACHES = 1.0, 4.0
+# Ops whose bytes follow from the shape; an expert layer reads the experts its routing picks.
+CERTAIN = ("gemm", "prefill", "decode")
 # A regime with fewer kept rows takes the quantiles of all of them.
 LEAST_KEPT = 60
 # Fewer rows than this carry no parameters of their own: the pool's are taken.
@@ -156,11 +157,13 @@ def _groups(op: str, table: pd.DataFrame) -> tuple[dict[tuple[str, str], Rows], 
             device = load_device(str(name))
         except CapacityError:
             continue
+        if not known(op, str(sub)):
+            continue
         facts = facts_of(device)
         index = part.index.to_numpy()
         measured = part["seconds"].to_numpy(dtype=float)
         fast = moved[index] / measured > MOST_OF_BANDWIDTH * facts.memory_bytes_per_s
-        impossible = fast & (moved[index] > CACHES * facts.l2_bytes) & (op != "collective")
+        impossible = fast & (moved[index] > CACHES * facts.l2_bytes) & (op in CERTAIN)
         keep = np.isfinite(measured) & (measured > 0.0) & ~impossible
         aside[device.id, str(sub)] = int(impossible.sum())
         groups[device.id, str(sub)] = Rows(
@@ -177,12 +180,6 @@ def tenths(op: str, table: pd.DataFrame) -> np.ndarray:
     """Which tenth each row is dealt to, by its shape alone: the same on every device and engine."""
     shape = table[[*NAMES[op], *SHAPES[op]]].astype(str).agg("|".join, axis=1)
     return np.array([zlib.crc32(f"{op}|{one}".encode()) % 10 for one in shape])
-
-
-def _names(op: str, sub: str) -> list[str]:
-    """Parameters that have a meaning for a dtype."""
-    without = GEMM_WITHOUT[GEMM_DTYPES[sub.removesuffix(FALLBACK)][3]] if op == "gemm" else ()
-    return [name for name in SPECS[op] if name not in without]
 
 
 def _predict(op: str, sub: str, groups: list[Rows]) -> Any:
@@ -214,10 +211,12 @@ def _ratio(op: str, sub: str, rows: Rows, parameters: Mapping[str, float]) -> np
 def _shipped(op: str, sub: str, device: str) -> list[Mapping[str, float]]:
     """A start for the search: what the shipped profile says of a device or of its kin."""
     found = fitted_parameters(load_device(device), op, sub, FOLDER)
-    names = _names(op, sub)
-    if found is None or any(name not in found.parameters for name in names):
-        return []
-    return [{name: found.parameters[name] for name in names}]
+    names = names_of(op, sub)
+    return (
+        [starts(op, names) | {name: found.parameters[name] for name in names if name in found.parameters}]
+        if found
+        else []
+    )
 
 
 def _joint(op: str, sub: str, groups: dict[str, Rows], hops: int) -> Any:
@@ -243,7 +242,7 @@ def _joint(op: str, sub: str, groups: dict[str, Rows], hops: int) -> Any:
     weights = np.concatenate([np.full(len(one.measured), POOL_ROWS / len(one.measured)) for one in some])
     begin = [start for device in groups for start in _shipped(op, sub, device)]
     return fit(
-        _predict(op, sub, some), measured, SPECS[op], starts(op, _names(op, sub)),
+        _predict(op, sub, some), measured, SPECS[op], starts(op, names_of(op, sub)),
         starts=begin[:2], weights=weights, hops=hops,
     )  # fmt: skip
 

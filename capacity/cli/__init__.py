@@ -25,7 +25,6 @@ COMMANDS = {
     "bench": "measure this machine: kernels, training, compressed inference",
     "calibrate": "fit kernel laws to measurements",
     "validate": "hold predictions against measurements",
-    "calibrate": "fit the laws to measurements of your own",
 }
 
 

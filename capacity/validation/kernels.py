@@ -117,6 +117,10 @@ VIEWS = {
 
 def validate(data: str | None, profiles: str = FOLDER) -> dict[str, Any]:
     """Score every table of a folder, or of the project's own that no fit has seen; see `capacity.validation.validate`."""
+    if not os.path.isfile(os.path.join(profiles, "pool.toml")):
+        raise FileFormatError(
+            f"{profiles[:200]}: holds no pool.toml; `capacity calibrate kernels` writes such a folder"
+        )
     tables = read_tables(data or os.path.join(CURATED, "kernels"))
     rows = pd.concat([predict(op, table, profiles) for op, table in tables.items()], ignore_index=True)
     unpriced = rows[rows["mid"].isna()]

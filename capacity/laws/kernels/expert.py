@@ -102,6 +102,7 @@ def expert(
     dtype: str,
     load: tuple[Any, Any, tuple[Any, Any, Any]],
     tokens: Any,
+    topk: Any,
     hidden: Any,
     expert_ffn: Any,
     experts: Any,
@@ -116,7 +117,8 @@ def expert(
     2. Weights of the active experts at share eb of DRAM; activations (in, out, between) at share ea.
     3. Grouped GEMM: tile rows x ceil(N/128) tiles, the tile law of `gemm`, waves = 1 + tiles/SM; the fastest of 16-, 64-, 128-row tiles.
     4. t = t0 + te experts/ep + tt tokens/1000 + t1 pairs/(pairs + ph) kiloclocks + join(compute, weights; p) + activations.
-    5. Families: mixed = tp > 1 and ep > 1 (fewer libraries: mt, mb), ungated (t2, tb), generic and mixed (gb).
+    5. Kernels that keep a row for every routed pair, wherever its expert lives, pass an times over tokens x topk hidden states.
+    6. Families: mixed = tp > 1 and ep > 1 (fewer libraries: mt, mb), ungated (t2, tb), generic and mixed (gb).
     """
     w_: Any = ops.where
     a, w, bits = EXPERT_DTYPES[dtype]
@@ -154,4 +156,5 @@ def expert(
         * facts.kiloclock_s
         + body
         + ab / (bw * p["ea"])
+        + p["an"] * 2.0 * tokens * topk * hidden / bw
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from capacity.laws.kernels.gemm import GEMM_DTYPES
 from capacity.record import Record
 
 TYPE_CHECKING = False
@@ -124,6 +125,7 @@ _ROWS: dict[str, dict[str, tuple[float, float, float, float, str]]] = {
         "eo": (1.5, 0.02, 20, 0.7, "epilogue, in output bytes at one SM's share"),
         "eb": (0.9, 0.2, 1.1, 0.2, "share of DRAM, weights"),
         "ea": (0.8, 0.1, 5, 0.6, "share of DRAM, activations"),
+        "an": (0.3, 0.001, 20, 1.2, "passes over the hidden states of all routed pairs"),
         "p": (1.7, 1, 6, 0.4, "sharpness of overlap"),
         "l2c": (10, 2, 60, 0.5, "L2 bytes/clock/SM when hot"),
         "fl2": (0.5, 0.05, 2, 0.5, "share of L2 that stays hot"),
@@ -159,7 +161,13 @@ _ROWS: dict[str, dict[str, tuple[float, float, float, float, str]]] = {
 
 SPECS = {op: {name: Parameter(*row) for name, row in rows.items()} for op, rows in _ROWS.items()}
 # GEMM parameters without meaning for a dtype, by whether its activations are quantised by a kernel of their own.
-GEMM_WITHOUT = {True: ("tr", "smax", "rb"), False: ("tq2", "mq", "eq")}
+_GEMM_WITHOUT = {True: ("tr", "smax", "rb"), False: ("tq2", "mq", "eq")}
+
+
+def names_of(op: str, sub: str) -> list[str]:
+    """The parameters that have a meaning for an op and dtype (or family of one: "fp8_block|fallback")."""
+    without = _GEMM_WITHOUT[GEMM_DTYPES[sub.partition("|")[0]][3]] if op == "gemm" else ()
+    return [name for name in SPECS[op] if name not in without]
 
 
 def starts(op: str, names: Iterable[str] = ()) -> dict[str, float]:

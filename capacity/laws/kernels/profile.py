@@ -6,7 +6,9 @@ import os
 from math import log
 
 from capacity import ops
+from capacity.errors import FileFormatError
 from capacity.laws.kernels.facts import facts_of
+from capacity.laws.kernels.parameters import names_of
 from capacity.laws.kernels.priors import with_prior
 from capacity.laws.profile import load_profile
 from capacity.record import Record
@@ -98,6 +100,12 @@ def fitted_parameters(device: Device, op: str, sub: str, folder: str = FOLDER) -
         # What an architecture's own kin is off by says nothing of another: the pool's errors come from left-out ones.
         errors = pool.get(op, {}).get(sub, row) if basis in (ARCHITECTURE, GENERIC) else row
         parameters = row["parameters"]
+        lacking = [one for one in names_of(op, sub) if one not in parameters]
+        if lacking:
+            raise FileFormatError(
+                f"{os.path.join(folder, name)}.toml: {op} {sub} lacks {', '.join(lacking)}; make it again with "
+                "`capacity calibrate kernels`"
+            )
         if basis == GENERIC:
             parameters = with_prior(op, sub, parameters, load_profile(device), facts_of(device))
         return Fitted(

@@ -6,10 +6,11 @@ Columns are named as in the tables of measurements. A column is an array; plain 
 from __future__ import annotations
 
 from capacity import ops
+from capacity.errors import FileFormatError
 from capacity.laws.kernels.collective import collective
 from capacity.laws.kernels.decode import decode
-from capacity.laws.kernels.expert import GENERIC_EXPERTS, UNGATED, expert, expert_load
-from capacity.laws.kernels.gemm import gemm
+from capacity.laws.kernels.expert import EXPERT_DTYPES, GENERIC_EXPERTS, UNGATED, expert, expert_load
+from capacity.laws.kernels.gemm import GEMM_DTYPES, gemm
 from capacity.laws.kernels.overlap import MICROSECOND
 from capacity.laws.kernels.prefill import prefill
 
@@ -44,6 +45,8 @@ SHAPES = {
     "expert": ("tokens", "hidden", "expert_ffn", "topk", "n_experts", "tp", "ep"),
     "collective": ("n_devices", "message_bytes"),
 }
+# Formats of queries and of cached keys and values.
+ATTENTION_DTYPES = ("bfloat16", "fp8")
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "alltoall")
 FALLBACK = "|fallback"
 # Exponent of the popularity of experts; `balanced` gives each the same, its exponent is not used.
@@ -63,7 +66,7 @@ def prepared(op: str, columns: Mapping[str, Any]) -> dict[str, Any]:
     alpha: Any = _BALANCED_ALPHA
     for name in _distinct(table["distribution"]):
         if name != "balanced":
-            alpha = ops.where(table["distribution"] == name, float(name.rpartition("_")[2]), alpha)
+            alpha = ops.where(table["distribution"] == name, _exponent(name), alpha)
     # Arrays that rows are chosen from together: pairs, active experts, rows of 16-, 64- and 128-row tiles.
     pairs, active, rows = expert_load(table["tokens"], table["topk"], table["n_experts"], table["ep"], alpha, balanced)
     table |= {"pairs": pairs, "active": active, "rows16": rows[0], "rows64": rows[1], "rows128": rows[2]}
@@ -91,6 +94,14 @@ def subs(op: str, columns: Mapping[str, Any]) -> Any:
     if op == "collective":
         return _text(ops.where(columns["message_bytes"] >= 0, "all", "all"))  # type: ignore[arg-type]
     return _text(columns["kv_dtype" if op == "decode" else "dtype"])
+
+
+def known(op: str, sub: str) -> bool:
+    """Whether the law of an op knows a dtype of its own (see `subs`)."""
+    if op == "collective":
+        return sub == "all"
+    dtypes = tuple(GEMM_DTYPES) if op == "gemm" else tuple(EXPERT_DTYPES) if op == "expert" else ATTENTION_DTYPES
+    return all(one in dtypes for one in sub.partition("|")[0].split("/"))
 
 
 def seconds(op: str, facts: Facts, parameters: Parameters, sub: str, columns: Mapping[str, Any]) -> Any:
@@ -135,6 +146,7 @@ def _expert(facts: Facts, parameters: Parameters, dtype: str, table: Mapping[str
         dtype,
         load,
         table["tokens"],
+        table["topk"],
         table["hidden"],
         table["expert_ffn"],
         table["n_experts"],
@@ -143,6 +155,14 @@ def _expert(facts: Facts, parameters: Parameters, dtype: str, table: Mapping[str
         table["ungated"],
         generic,
     )
+
+
+def _exponent(name: str) -> float:
+    """The exponent of a power_law_ALPHA."""
+    try:
+        return float(name.removeprefix("power_law_"))
+    except ValueError:
+        raise FileFormatError(f"distribution is {name[:40]!r}: it is balanced or power_law_ALPHA") from None
 
 
 def _among(table: Mapping[str, Any], shapes: Iterable[tuple[int, int, int]]) -> Any:
