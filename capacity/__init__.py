@@ -16,17 +16,19 @@ if TYPE_CHECKING:
 
     from capacity.catalogue import load_cluster, load_device, load_model
     from capacity.estimators import estimate
+    from capacity.estimators.kernel import kernel
     from capacity.importers import read_config
 
 _HOMES = {
     "estimate": "capacity.estimators",
+    "kernel": "capacity.estimators.kernel",
     "load_cluster": "capacity.catalogue",
     "load_device": "capacity.catalogue",
     "load_model": "capacity.catalogue",
     "read_config": "capacity.importers",
 }
 
-__all__ = ["__version__", "estimate", "load_cluster", "load_device", "load_model", "read_config"]
+__all__ = ["__version__", "estimate", "kernel", "load_cluster", "load_device", "load_model", "read_config"]
 
 
 def __getattr__(name: str) -> Any:

@@ -22,6 +22,7 @@ COMMANDS = {
     "devices": "list, search and show the devices of the catalogue",
     "models": "list, search and show the models of the catalogue",
     "compress": "ways to make a model smaller, what they bring and what they cost",
+    "kernel": "how long one kernel takes on a device",
     "bench": "measure this machine: kernels, training, compressed inference",
     "calibrate": "fit kernel laws to measurements",
     "validate": "hold predictions against measurements",
