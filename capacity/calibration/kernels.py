@@ -101,7 +101,7 @@ def calibrate(
     """
     profiles: dict[str, dict[str, dict[str, Fitted]]] = {}
     widening: dict[str, dict[str, float]] = {}
-    engines: dict[str, dict[str, dict[str, float]]] = {}
+    engines: dict[str, dict[str, dict[str, tuple[float, float]]]] = {}
     report: list[dict[str, Any]] = []
     for op, table in read_tables(data).items():
         best = table[(table["engine"] == BEST) | (op == "collective")]
@@ -357,31 +357,41 @@ def _siblings(
                 continue
             ratio = _ratio(op, sub, rows, fitted.parameters)
             regimes = _regimes(op, sub, rows, fitted.parameters)
-            low = np.array([fitted.residuals[str(name)][0] for name in regimes])
-            high = np.array([fitted.residuals[str(name)][2] for name in regimes])
-            wider = float(np.quantile(np.maximum(ratio / low, ratio / high), 0.9))
-            found[f"{device} from {donor}"] = wider, _errors(ratio)
+            found[f"{device} from {donor}"] = _wider(ratio, regimes, fitted.residuals), _errors(ratio)
     return found
 
 
 def _engines(
     op: str, table: pd.DataFrame, profiles: dict[str, dict[str, dict[str, Fitted]]]
-) -> dict[str, dict[str, float]]:
-    """How much slower than the best kernels an engine's are, by brand and dtype: the median over devices."""
+) -> dict[str, dict[str, tuple[float, float]]]:
+    """For each brand of engine and dtype: how much slower than the best kernels, and how much wider the interval."""
     rest = table[table["engine"] != BEST]
     if op == "collective" or rest.empty:
         return {}
-    groups: dict[tuple[str, str], list[float]] = {}
+    groups: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for engine, part in rest.groupby("engine"):
         for (device, sub), rows in _groups(op, part)[0].items():
             fitted = profiles.get(device, {}).get(op, {}).get(sub)
-            if fitted is not None and len(rows.measured) >= LEAST_ROWS:
-                ratio = float(np.median(_ratio(op, sub, rows, fitted.parameters)))
-                groups.setdefault((str(engine).split()[0], sub), []).append(ratio)
-    found: dict[str, dict[str, float]] = {}
-    for (brand, sub), ratios in sorted(groups.items()):
-        found.setdefault(brand, {})[sub] = float(np.exp(np.mean(ratios)))
+            if fitted is None or len(rows.measured) < LEAST_ROWS:
+                continue
+            ratio = _ratio(op, sub, rows, fitted.parameters)
+            slower = float(np.median(ratio))
+            regimes = _regimes(op, sub, rows, fitted.parameters)
+            wider = _wider(ratio - slower, regimes, fitted.residuals)
+            groups.setdefault((str(engine).split()[0], sub), []).append((slower, wider))
+    found: dict[str, dict[str, tuple[float, float]]] = {}
+    for (brand, sub), pairs in sorted(groups.items()):
+        # Devices differ in how much slower an engine is: that scatter is part of the interval too.
+        slower, wider = float(np.mean([pair[0] for pair in pairs])), max(pair[1] for pair in pairs)
+        found.setdefault(brand, {})[sub] = float(np.exp(slower)), max(wider, 1.0)
     return found
+
+
+def _wider(ratio: np.ndarray, regimes: np.ndarray, residuals: Mapping[str, tuple[float, ...]]) -> float:
+    """The factor on the kept quantiles that makes them hold 90 % of other rows."""
+    low = np.array([residuals[str(name)][0] for name in regimes])
+    high = np.array([residuals[str(name)][2] for name in regimes])
+    return float(np.quantile(np.maximum(ratio / low, ratio / high), 0.9))
 
 
 def _write(path: str, ops_: dict[str, dict[str, Fitted]], extra: dict[str, Any], source: str, date: str) -> str:
@@ -410,7 +420,7 @@ def _write(path: str, ops_: dict[str, dict[str, Fitted]], extra: dict[str, Any],
     for brand, by_op in extra.get("engines", {}).items():
         for op, factors in by_op.items():
             lines += ["", f"[engines.{brand}.{op}]"]
-            lines += [f'"{sub}" = {value:.3f}' for sub, value in factors.items()]
+            lines += [f'"{sub}" = [{slower:.3f}, {wider:.3f}]' for sub, (slower, wider) in factors.items()]
     partial = f"{path}.{os.getpid()}"
     try:
         with open(partial, "w", encoding="utf-8") as file:

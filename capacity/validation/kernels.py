@@ -84,8 +84,8 @@ def predict(op: str, table: pd.DataFrame, profiles: str = FOLDER) -> pd.DataFram
         parameters = fitted.parameters
         law = seconds(op, facts, parameters, str(one), columns)
         kind = regime(law, launch_s(op, facts, parameters))
-        low, high = fitted.interval(law, kind, fitted.outside_of(columns))
-        factor = 1.0 if op == "collective" or engine == BEST else engine_factor(str(engine), op, str(one), profiles)
+        factor, wider = engine_factor("" if engine == BEST else str(engine), op, str(one), profiles)
+        low, high = fitted.interval(law, kind, fitted.outside_of(columns) * wider)
         naive, single = roofline(op, str(one), facts, part)
         result.loc[index, "mid"] = law * factor
         result.loc[index, "low"] = low * factor

@@ -156,7 +156,9 @@ def test_validation_takes_the_profiles_and_the_engine_its_factor(profiles, table
 def test_the_pool_tells_what_leaving_an_architecture_out_costs(profiles):
     pool = read_toml(str(profiles[0] / "pool.toml"), keep=False)
     assert set(pool["decode"]["bfloat16"]["errors"]) == {"h100-sxm", "b200"}
-    assert pool["engines"]["vllm"]["decode"]["bfloat16"] == pytest.approx(1.25, rel=0.03)
+    slower, wider = pool["engines"]["vllm"]["decode"]["bfloat16"]
+    assert slower == pytest.approx(1.25, rel=0.03)
+    assert wider >= 1.0
     assert pool["source"] == "made 'here'"
 
 

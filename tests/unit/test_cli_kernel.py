@@ -13,9 +13,9 @@ from capacity.errors import InputError
 
 
 def asked(*words):
-    return subprocess.run(
-        [sys.executable, "-m", "capacity", "kernel", *words], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-m", "capacity", "kernel", *words]
+    wide = {**os.environ, "COLUMNS": "120"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=wide)
 
 
 def test_devices_stand_below_each_other_with_where_they_are_from():

@@ -119,11 +119,11 @@ def fitted_parameters(device: Device, op: str, sub: str, folder: str = FOLDER) -
     return None
 
 
-def engine_factor(engine: str, op: str, sub: str, folder: str = FOLDER) -> float:
-    """How much slower than the best kernels an engine's are, 1 where it was never measured."""
+def engine_factor(engine: str, op: str, sub: str, folder: str = FOLDER) -> tuple[float, float]:
+    """How much slower than the best kernels an engine's are, and how much wider their interval; 1 where never measured."""
     brand = engine.lower().split()[0] if engine.split() else ""
-    factors = _file(folder, "pool").get("engines", {}).get(brand, {}).get(op, {})
-    return float(factors.get(sub, 1.0))
+    slower, wider = _file(folder, "pool").get("engines", {}).get(brand, {}).get(op, {}).get(sub, (1.0, 1.0))
+    return float(slower), float(wider)
 
 
 def _file(folder: str, name: str) -> dict[str, Any]:
