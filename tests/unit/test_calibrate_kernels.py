@@ -165,7 +165,7 @@ def test_the_pool_tells_what_leaving_an_architecture_out_costs(profiles):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["kernels"], "name a kind and its data"),
+        (["kernels"], "name a folder of tables"),
         (["kernel", "x"], "did you mean kernels"),
         (["kernels", "nowhere"], "holds none of the tables"),
         (["kernels", "empty"], "no device of the catalogue has"),
