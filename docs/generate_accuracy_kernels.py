@@ -210,8 +210,10 @@ def draw(rows: Any, path: Path) -> None:
     legend = axes[1, 2]
     legend.axis("off")
     for place, (device, colour) in enumerate(COLOURS.items()):
-        legend.text(0.1, 0.9 - 0.12 * place, f"● {DEVICES_OF_TABLES[device]}", color=colour, fontsize=10)
-    legend.text(0.1, 0.2, "grey: within 10 %\nrows no fit has seen", color="#555555", fontsize=8)
+        at = {"transform": legend.transAxes, "color": colour, "fontsize": 10}
+        legend.text(0.1, 0.85 - 0.12 * place, f"● {DEVICES_OF_TABLES[device]}", **at)
+    note = "each dot a shape no fit has seen\ngrey: within 10 %"
+    legend.text(0.1, 0.08, note, transform=legend.transAxes, color="#555555", fontsize=8)
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
