@@ -1,5 +1,5 @@
 # ruff: noqa: INP001 - a script, not a package
-"""Paste the output of the README's commands into it anew: `python docs/generate_tour.py`.
+"""Paste the output of the commands of README.md and docs/serving.md into them anew: `python docs/generate_tour.py`.
 
 A block that begins with `$ capacity ...` is run and replaced; after `<!-- output: N -->` only its first N lines are kept.
 """
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "serving.md")
 BLOCK = re.compile(
     r"(?:<!-- output: (?P<lines>\d+) -->\n)?```console\n\$ capacity (?P<command>.+)\n(?P<output>(?s:.*?))```\n"
 )
@@ -52,5 +52,6 @@ def pasted(block: re.Match[str]) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(BLOCK.sub(pasted, README.read_text(encoding="utf-8")), encoding="utf-8")
-    sys.stdout.write(f"{len(blocks(README.read_text(encoding='utf-8')))} blocks\n")
+    for page in PAGES:
+        page.write_text(BLOCK.sub(pasted, page.read_text(encoding="utf-8")), encoding="utf-8")
+        sys.stdout.write(f"{page.name}: {len(blocks(page.read_text(encoding='utf-8')))} blocks\n")

@@ -298,6 +298,7 @@ def machine_of(cluster: Cluster, service: Service) -> Machine:
         reached(device, "pace"),
         engine.half_accumulate,
         engine.warp_products,
+        engine.unpacks,
     )
 
 

@@ -337,9 +337,11 @@ def _shared(
     def quantities(factor: Mapping[str, float], step: float, rate: float, item: str, note: str) -> dict[str, Value]:
         share = min(moved / (step * cluster.device.memory_bytes_per_s), 1.0)
         used = min(work / (step * ranks * peak), 1.0)
-        watts = power_of(cluster, used, share, factor.get("power", 1.0))
+        # Prefill workers are taken to draw what those that decode do.
+        fleet = 1.0 + pool / plan.devices
+        watts = scaled(power_of(cluster, used, share, factor.get("power", 1.0)), fleet)
         item_j = energy.energy_j(watts, 1.0 / rate)
-        each = scaled(device_power_of(cluster, used, share, factor.get("power", 1.0)), plan.devices)
+        each = scaled(device_power_of(cluster, used, share, factor.get("power", 1.0)), plan.devices + pool)
         values = {
             "device_memory": Value(cluster.device.memory_bytes, "byte", "of one device, as its vendor states it"),
             "memory_per_device": Value(

@@ -24,6 +24,8 @@ STATE_BYTES, STATE_PASSES = 4.0, 2.0
 # What crosses a slot where devices have no link of their own: PCIe 4.0 x16, one direction, as it is reached.
 SLOT_BYTES_PER_S = 25e9
 SLOTS = 8
+# Rows from which on a product unpacks its weights first, where an engine does.
+UNPACKED_ROWS = 64.0
 
 
 class Kernel:
@@ -80,7 +82,7 @@ class Machine(Record):
     formats: by precision group ("" any other) the format's name and stored bytes of a weight; kv_format and kv_bytes:
     of the cache. reach and pace: shares of the
     memory bandwidth and of the peak that this architecture reaches where those whose kernels were measured reach all. half_accumulate: products add up in 16
-    bits; warp_products: in the instructions that older tensor cores had too.
+    bits; warp_products: in the instructions that older tensor cores had too; unpacks: narrow weights are written out in 16 bits for many rows.
     """
 
     cluster: Cluster
@@ -91,6 +93,7 @@ class Machine(Record):
     pace: float = 1.0
     half_accumulate: bool = False
     warp_products: bool = False
+    unpacks: bool = False
 
     @property
     def memory_bytes_per_s(self) -> float:
@@ -164,6 +167,8 @@ def kernels(table: tuple[Op, ...], tokens: float, plan: Plan, machine: Machine) 
             alone = key != fused or whole.shard == "row"
             fused = key
             found.append(_product(op, machine, 1.0 if alone else 0.0))
+            if machine.unpacks and op.m >= UNPACKED_ROWS:
+                found += _unpacked(op, machine)
         elif op.kind == "gemm":
             first = routed != f"{whole.stack}{whole.count}"
             routed = f"{whole.stack}{whole.count}"
@@ -197,6 +202,16 @@ def _product(op: Op, machine: Machine, launches: float) -> Kernel:
         launches=op.count * launches,
         launch=f"gemm.{format}",
     )
+
+
+def _unpacked(op: Op, machine: Machine) -> list[Kernel]:
+    """Writing a narrow matrix out in 16 bits, and reading it again."""
+    format, width = machine.format(op.group)
+    if width >= 2.0 or not format.startswith("gguf"):
+        return []
+    moved = op.count * op.n * op.k * 2.0 * 2.0
+    name = f"{op.name}, unpacked"
+    return [Kernel("activations", name, memory_s=moved / machine.memory_bytes_per_s, bandwidth="elementwise")]
 
 
 def _expert(op: Op, whole: Op, tokens: float, plan: Plan, machine: Machine, launches: float) -> Kernel:

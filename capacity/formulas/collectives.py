@@ -55,20 +55,3 @@ def group_bytes_per_s(
 def point_to_point_time_s(message_bytes: float, bytes_per_s: float, latency_s: float) -> float:
     """One message between neighbours."""
     return latency_s + message_bytes / bytes_per_s
-
-
-@formula(unit="s", symbol="t_1shot")
-def one_shot_all_reduce_time_s(
-    message_bytes: float,
-    ranks: float,
-    bytes_per_s: float,
-    base_latency_s: float = 1.9e-6,
-    rank_latency_s: float = 1.15e-6,
-) -> float:
-    """A small all-reduce inside a node, as serving engines fuse it: one exchange instead of a ring.
-
-    1. Latency grows with the ranks that must be heard; bytes as in a ring.
-    Valid for: messages up to a few MB on directly linked devices. Source: fitted on published serving runs.
-    """
-    moved = message_bytes * 2.0 * (ranks - 1.0) / ranks
-    return ops.where(ranks > 1.0, base_latency_s + rank_latency_s * ranks + moved / bytes_per_s, 0.0 * base_latency_s)

@@ -130,13 +130,15 @@ def time_per_output_token_s(
 
 
 @formula(unit="1", symbol="f_pipe")
-def pipelined_share(chunks: float, stages: float) -> float:
+def pipelined_share(chunks: float, stages: float, overlap: float = 0.85) -> float:
     """Time of a prompt over a pipeline, as a share of its time on one device that held everything.
 
     1. chunks + stages - 1 turns of one stage each, instead of chunks of all stages.
+    2. Of what that saves `overlap` is kept: stages hand over through their host (published llama.cpp runs).
     """
     whole = ops.ceil(chunks)
-    return (whole + stages - 1.0) / (whole * stages)
+    turns = (whole + stages - 1.0) / (whole * stages)
+    return 1.0 - overlap * (1.0 - turns)
 
 
 @formula(unit="1", symbol="l_mean", cite="kleinrock1975")

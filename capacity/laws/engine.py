@@ -24,7 +24,7 @@ class Engine(Record):
     it takes, runtime_bytes of that for itself, and free_share of what weights leave for the cache; reserved: share of an answer's cache set aside when a request is
     admitted; prefill_first: prompts stop decoding rather than run beside it; splits_layers: several devices hold
     layers each and work in turn; half_accumulate,
-    warp_products: see estimators/work.py; cache_format: of keys and values where nothing is said,
+    warp_products, unpacks: see estimators/work.py; cache_format: of keys and values where nothing is said,
     by weight format ("blackwell": of any quantised weights on devices that multiply 4-bit floats).
 
     Fitted: law, its kernels; step_s and sequence_s: host time of a step and of each sequence in it, and
@@ -49,6 +49,7 @@ class Engine(Record):
     splits_layers: bool
     half_accumulate: bool
     warp_products: bool
+    unpacks: bool
     cache_format: dict[str, str]
     step_s: float
     sequence_s: float
@@ -137,6 +138,7 @@ def _engine(key: str, data: dict[str, Any], kind: str) -> Engine:
         splits_layers=bool(scheduler.get("splits_layers", False)),
         half_accumulate=bool(data.get("kernels", {}).get("half_accumulate", False)),
         warp_products=bool(data.get("kernels", {}).get("warp_products", False)),
+        unpacks=kind == "GPU" and bool(data.get("kernels", {}).get("unpacks", False)),
         cache_format=dict(data.get("cache_format", {})),
         step_s=own["step_ms"] * 1e-3,
         sequence_s=own["sequence_us"] * 1e-6,

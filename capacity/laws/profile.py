@@ -64,9 +64,6 @@ class Profile(Record):
     inter_latency_s: float
     sustained_share: float
     host_layer_s: float
-    decode_layer_s: float
-    decode_step_s: float
-    decode_sequence_s: float
     context_bytes: float
     least_rows: float = 16.0
 

@@ -12,6 +12,7 @@ import re
 import numpy as np
 import pandas as pd
 
+from capacity.catalogue.clusters import default_cluster
 from capacity.errors import CapacityError
 from capacity.estimators.case import read_case
 from capacity.estimators.checkpoint import has_experts
@@ -21,7 +22,7 @@ from capacity.estimators.power import training_share
 from capacity.estimators.serving import serving_quantities
 from capacity.laws.profile import load_profile
 from capacity.validation import scoring
-from capacity.validation.inference import ANSWERS_VARY, engine_of, kind_of
+from capacity.validation.inference import ANSWERS_VARY, engine_of
 from capacity.validation.naming import device_named, model_named
 from capacity.validation.tables import number, read_runs, word
 
@@ -49,9 +50,9 @@ UNITS = {
 }
 # Prompts and answers of the tasks these tables come from, where a row does not say.
 PROMPTS = {"gpqa": 300.0, "lm-arena-chat": 250.0, "chat": 120.0, "code": 160.0, "instruct": 100.0}
-# What a desktop or a small board draws beside what computes, in shares of the latter's limit and in W.
-HOST_IDLE_W = {"GPU": 60.0, "Apple": 8.0, "CPU": 6.0}
+# What a small board draws beside the card that computes; of other hosts the catalogue says it.
 SMALL_HOST_W = 8.0
+_SMALL_HOST = re.compile(r"\bpi\b|cm5|radxa|riscv|risc-v|hifive")
 
 
 def validate(path: str | None) -> dict[str, Any]:
@@ -157,18 +158,17 @@ def _inference(row: dict[str, Any], *, at_the_wall: bool) -> tuple[tuple[float, 
     device = device_named(str(row["device"]))
     load, quantities = serving_quantities(read_case(request))
     energy = quantities["device_energy_per_token"]
-    extra = 0.0
+    answer = (energy.low, energy.mid, energy.high)
     if at_the_wall:
-        rate = quantities["tokens_per_s"].mid
-        extra = (
-            SMALL_HOST_W
-            if re.search(r"\bpi\b|cm5|radxa|riscv", word(row, "device"))
-            else HOST_IDLE_W.get(kind_of(device), 10.0)
-        ) / rate
+        # Watts of the whole machine while it writes, over tokens a second.
+        small = _SMALL_HOST.search(word(row, "device"))
+        host = SMALL_HOST_W if small else float(default_cluster(device).host_w)
+        power, token = quantities["device_power"], quantities["tpot"]
+        answer = tuple((getattr(power, end) + host) * getattr(token, end) for end in ("low", "mid", "high"))
     limit = (device.tdp_w or 300.0) * load.plan.devices
     step = (load.memory["weights"] + load.memory["KV cache"]) / device.memory_bytes_per_s
     assumed = f"prompts of {request['prompt_len']}, {request['concurrency']} requests, {request['precision']}"
-    return (energy.low + extra, energy.mid + extra, energy.high + extra), limit * step / load.running, assumed
+    return answer, limit * step / load.running, assumed
 
 
 def request_of(row: dict[str, Any]) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def words(text):
 
 
 TOUR = script("generate_tour.py")
-SHOWN = TOUR["blocks"]((ROOT / "README.md").read_text(encoding="utf-8"))
+SHOWN = [block for page in TOUR["PAGES"] for block in TOUR["blocks"](page.read_text(encoding="utf-8"))]
 
 
 def test_the_tour_shows_something():
