@@ -248,6 +248,8 @@ def room_of(
     parts = dict(held.parts)
     groups = COMMUNICATOR_BYTES if plan.tp * plan.pp * plan.attention_dp > 1.0 else 0.0
     parts["runtime"] = sourced(case.profile.context_bytes + groups, "runtime context")
+    if service.engine.weight_copies > 1.0 and service.formats[""][1] < 2.0:
+        parts["repacked weights"] = scaled(parts["weights"], service.engine.weight_copies - 1.0)
     left = service.room_for(cluster.device.memory_bytes, sum(parts.values()))
     context = workload.prompt_len + workload.output_len * service.engine.reserved
     return parts, Room(left, held.token_bytes, held.state_bytes, context)

@@ -521,7 +521,7 @@ def _warnings(case: Case, load: Load) -> tuple[str, ...]:
         warnings.append(
             f"the KV cache holds {load.running:.0f} of {load.workload.concurrency:g} requests; the others wait"
         )
-    if case.profile.basis != "measured":
+    if case.profile.basis != "measured" and load.service.engine.law_name == "served":
         warnings.append(f"kernel efficiencies of {load.cluster.device.name} are carried from other architectures")
     longest = feeding.longest(load.model)
     if longest and load.workload.prompt_len + load.workload.output_len > longest:

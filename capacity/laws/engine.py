@@ -21,7 +21,8 @@ class Engine(Record):
     """An inference engine.
 
     Knobs, from its documentation: chunk_tokens: tokens of prompt a step works on at most; memory_share: of the device
-    it takes, runtime_bytes of that for itself, and free_share of what weights leave for the cache; reserved: share of an answer's cache set aside when a request is
+    it takes, runtime_bytes of that for itself, and free_share of what weights leave for the cache;
+    weight_copies: how often it holds narrow weights, as stored and as its kernels want them; reserved: share of an answer's cache set aside when a request is
     admitted; prefill_first: prompts stop decoding rather than run beside it; splits_layers: several devices hold
     layers each and work in turn; half_accumulate,
     warp_products, unpacks: see estimators/work.py; cache_format: of keys and values where nothing is said,
@@ -44,6 +45,7 @@ class Engine(Record):
     memory_share: float
     free_share: float
     runtime_bytes: float
+    weight_copies: float
     reserved: float
     prefill_first: bool
     splits_layers: bool
@@ -133,6 +135,7 @@ def _engine(key: str, data: dict[str, Any], kind: str) -> Engine:
         memory_share=float(scheduler["memory_share"]),
         free_share=float(scheduler.get("free_share", 1.0)),
         runtime_bytes=float(scheduler.get("runtime_gb", 0.0)) * 1e9,
+        weight_copies=float(scheduler.get("weight_copies", 1.0)),
         reserved=float(scheduler.get("reserved", 1.0)),
         prefill_first=bool(scheduler.get("prefill_first", False)),
         splits_layers=bool(scheduler.get("splits_layers", False)),

@@ -212,7 +212,7 @@ def engine_of(row: dict[str, Any], device: Device) -> str:
     version = re.search(r"(\d+)\.(\d+)", text)
     number_of = (int(version[1]), int(version[2])) if version else None
     if kind_of(device) == "CPU":
-        return "llama.cpp"
+        return "executorch" if any(name in text for name in ("executorch", "xnnpack", "ipex")) else "llama.cpp"
     if ("llama" in text and device.vendor in ("AMD", "Intel")) and _SMALL_HOST.search(word(row, "device")):
         # Without NVIDIA's own driver a card in a small host runs through Vulkan.
         return "llama.cpp-vulkan"

@@ -152,7 +152,6 @@ class TestCollectives:
     def test_alone_nothing_moves(self):
         assert collectives.ring_time_s(8e9, 1.0, 2.0, 100e9, 1e-5, 1e-5) == 0.0
         assert collectives.all_to_all_time_s(8e9, 1.0, 100e9, 1e-5, 1e-5) == 0.0
-        assert collectives.one_shot_all_reduce_time_s(8e6, 1.0, 100e9) == 0.0
 
     def test_a_group_beyond_its_node_goes_at_the_pace_of_its_adapters(self):
         assert collectives.group_bytes_per_s(8.0, 8.0, 450e9, 50e9) == 450e9
