@@ -169,7 +169,9 @@ def _held(row: dict[str, Any], setup: Setup) -> tuple[Setup, dict[str, float]]:
 
 def parts_of(row: dict[str, Any], setup: Setup, *, short: bool = False) -> dict[str, float]:
     """Bytes by part on the rank whose memory was printed. short: weights and states are in 16 bits throughout."""
-    workload, plan = _workload(row, setup), replace(setup.plan, interleave=positive(row, "virtual_pp") or 1.0)
+    workload, plan = _workload(row, setup), setup.plan
+    if "chunks a stage" in " ".join(setup.inferred):
+        plan = replace(plan, interleave=1.0)
     weights = weights_of(lower(setup.model, feeding.feed(setup.model, 1.0, 1.0)))
     if short:
         workload = replace(workload, precision=Precision(16.0, 16.0, 16.0, 16.0, 16.0, "bf16"), short_states=True)

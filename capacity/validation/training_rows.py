@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # What a source, family or note says of the software, most telling first: pattern, name of the stack.
 _STACKS = (
-    (r"maxtext|paxml|\bpax\b|jax|t5x|levanter|easylm|tpu|neuron", "jax"),
+    (r"maxtext|paxml|\bpax\b|jax|t5x|levanter|easylm|\btpu|neuron", "jax"),
     (r"llm\.c|llmc", "llm.c"),
     (r"torchtitan|ttitan|olmo-core|olmocore|fms-fsdp", "torchtitan"),
     (r"llm-foundry|llmf|mosaic|\bmpt\b", "fsdp"),
@@ -200,7 +200,9 @@ def read_setup(row: dict[str, Any]) -> Setup:
     cluster = _wired(row, cluster)
     attention = word(row, "attention").lower()
     if attention not in ("flash", "standard"):
-        attention = "standard" if load_stack(stack).name == "megatron-lm" else "flash"
+        # Megatron without Transformer Engine writes its scores out.
+        plain = re.search(r"mcore_(?!te)|uninstall_te", word(row, "source")) is not None
+        attention = "standard" if plain or load_stack(stack).name == "megatron-lm" else "flash"
         inferred.append(f"{attention} attention")
     if attention == "flash" and re.search(r"\bFA[34]\b", word(row, "notes")):
         attention = "flash-3"
@@ -312,7 +314,7 @@ def _layout(
         inferred.append(f"global batch {batch:g}")
     if batch < dp * micro and batch >= dp:
         micro = max(batch // dp, 1.0)
-    chunks = positive(row, "virtual_pp")
+    chunks = positive(row, "virtual_pp") or _chunks_said(row, model, pp)
     if chunks is None:
         tuned = load_stack(stack).generation == "tuned"
         chunks = usual_chunks(model, pp, batch / (dp * micro)) if tuned else 1.0
@@ -334,6 +336,12 @@ def _layout(
         sequence_parallel=parallel == "yes" if parallel else load_stack(stack).name != "megatron-lm",
     )
     return _nodes(cluster, devices), plan, replace(workload, global_batch=batch)
+
+
+def _chunks_said(row: dict[str, Any], model: ModelSpec, pp: float) -> float | None:
+    """Chunks a stage where a note gives the layers of one."""
+    said = re.search(r"layers per virtual stage (\d+)", word(row, "notes"))
+    return None if said is None else max(feeding.layer_count(model) / pp // float(said[1]), 1.0)
 
 
 def _micro_batch(each: float, seq_len: float, pp: float, *, whole: bool) -> float:

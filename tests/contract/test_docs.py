@@ -21,7 +21,15 @@ PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 # `--name` in text that is not `capacity`'s own: of the tools that documents tell how to use.
-OTHERS = {"--upgrade", "--quiet", "--strict", "--benchmark-only", "--benchmark-save", "--benchmark-compare", "--benchmark-timer"}
+OTHERS = {
+    "--upgrade",
+    "--quiet",
+    "--strict",
+    "--benchmark-only",
+    "--benchmark-save",
+    "--benchmark-compare",
+    "--benchmark-timer",
+}
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 

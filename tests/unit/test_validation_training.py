@@ -237,3 +237,31 @@ class TestCommand:
         scores = validate("training", str(path))
         assert scores["overall"]["priced"] == 0
         assert sum(scores["unpriced"].values()) == 2
+
+
+class TestMegatronMemory:
+    """Tests of Megatron-LM print the peak of the last stage, of a model of 12 layers: exact to a few percent."""
+
+    LAYERS = {
+        "hidden": 512.0, "n_layers": 12.0, "n_heads": 8.0, "n_kv_heads": 8.0, "ffn_hidden": 2048.0, "seq_len": 1024.0, "n_devices": 8.0,
+        "micro_batch": 4.0, "global_batch_seqs": 32.0, "recompute": "none", "model": "GPT 12L/512h", "device": "H100-SXM-80GB",
+        "dtype": "bf16", "mem_kind": "max_allocated (mem-max-allocated-bytes), logging rank only", "source": "NVIDIA/Megatron-LM mcore_te",
+    }  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("given", "gib"),
+        [
+            ({"tp": 1.0, "pp": 1.0, "dp": 8.0, "zero_stage": 1.0}, 2.51),
+            ({"tp": 1.0, "pp": 1.0, "dp": 8.0, "zero_stage": 1.0, "attention": "standard"}, 4.38),
+            ({"tp": 1.0, "pp": 1.0, "dp": 8.0, "zero_stage": 0.0, "recompute": "full"}, 2.38),
+            ({"tp": 1.0, "pp": 4.0, "dp": 2.0, "zero_stage": 0.0, "notes": "layers per virtual stage 1."}, 2.46),
+            ({"tp": 1.0, "pp": 4.0, "dp": 2.0, "zero_stage": 0.0, "attention": "standard"}, 2.50),
+        ],
+    )  # fmt: skip
+    def test_it_is_counted(self, given, gib):
+        from capacity.estimators.training_memory import as_seen
+        from capacity.validation.memory import parts_of
+
+        row = self.LAYERS | given | {"id": "ci-1"}
+        held = as_seen(parts_of(row, read_setup(row)), seen_of(row)) / 2**30
+        assert held == pytest.approx(gib, rel=0.04)
