@@ -314,14 +314,17 @@ def read_format(name: str, value: str | None, fallback: str) -> tuple[str, float
 def training_precision(case: Case) -> tuple[str, Precision]:
     """Mixed precision as it is usually done: 16-bit weights and activations, fp32 gradients and master weights."""
     word, _, compute = read_format("--precision", case.request.get("precision"), default_format(case.cluster.device))
-    if word in ("int8", "int4", "nvfp4", "mxfp4") and case.request.get("mode") != "lora":
+    frozen = case.request.get("mode") == "lora"
+    if word in ("int8", "int4", "mxfp4") and not frozen:
         raise InputError(
-            f"--precision {word} is for serving or for the frozen weights of lora; train in bf16, fp16 or fp8"
+            f"--precision {word} is for serving or for the frozen weights of lora; train in bf16, fp16, fp8 or nvfp4"
         )
+    if frozen and word in ("int8", "int4", "nvfp4", "mxfp4"):
+        # A quantised base is unpacked and multiplied in 16 bits (QLoRA).
+        return word, Precision(FORMATS[word][0], 16.0, 32.0, 32.0, 16.0, default_format(case.cluster.device))
     if word in ("fp32", "tf32"):
         return word, Precision(32.0, 32.0, 32.0, 32.0, 16.0, compute)
-    bits = FORMATS[word][0] if case.request.get("mode") == "lora" else 16.0
-    return word, Precision(bits, 16.0, 32.0, 32.0, 16.0, compute)
+    return word, Precision(16.0, 16.0, 32.0, 32.0, 16.0, compute)
 
 
 def default_format(device: Device) -> str:

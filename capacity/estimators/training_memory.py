@@ -287,7 +287,8 @@ def block_activations(
     saved: dict[str, float] = {}
     working = 0.0
     for index, block in enumerate(feeding.layers(model)):
-        each = _block(block, tokens, width, plan, stream_shards, policy, habits)
+        packed = 0.5 if workload.precision.compute in ("fp8", "fp4") else 1.0
+        each = _block(block, tokens, width, plan, stream_shards, policy, habits, packed)
         # Selective recomputation is about the scores: they are rebuilt, not kept.
         if not fused and policy != "selective":
             each = each + _scores(block, plan.micro_batch * workload.seq_len**2 / plan.cp, plan.tp)
@@ -315,8 +316,17 @@ def _scores(block: Block, pairs: float, tp: float) -> float:
 
 
 def _block(
-    block: Block, tokens: float, width: float, plan: Plan, stream_shards: float, policy: str, habits: Habits
+    block: Block,
+    tokens: float,
+    width: float,
+    plan: Plan,
+    stream_shards: float,
+    policy: str,
+    habits: Habits,
+    packed: float = 1.0,
 ) -> float:
+    # packed: tokens that are multiplied in 8 bits arrive at their experts, and are kept, so; experts' outputs are
+    # rebuilt with what else is cheap.
     # Selective recomputation drops what is cheap to rebuild: norm outputs and products of the activation function.
     copies = 1.0 if policy == "selective" else habits.norm_tensors
     masks = 0.5 if habits.dropout else 0.0  # a byte, in activation widths of two
@@ -335,7 +345,9 @@ def _block(
             inner = total(
                 {
                     "inner": memory.ffn_activation_bytes(tokens, routed, tensors, plan.tp, width),
-                    "dispatched": memory.ffn_activation_bytes(tokens, block.hidden * layer.active, 2.0, plan.tp, width),
+                    "dispatched": memory.ffn_activation_bytes(
+                        tokens, block.hidden * layer.active, 2.0 - rebuilt, plan.tp, width * packed
+                    ),
                 }
             )
         elif isinstance(layer, Attention):

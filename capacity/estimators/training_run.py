@@ -221,7 +221,7 @@ def price_run(
         workload.precision.compute,
         {"": workload.precision.weight_bits / 8.0},
         workload.precision.activation_bits / 8.0,
-        wide=frozenset({"head", "router"} if workload.precision.compute == "fp8" else ()),
+        wide=frozenset({"head", "router"} if workload.precision.compute in ("fp8", "fp4") else ()),
     )
     network = Network.of(cluster, case.profile)
 

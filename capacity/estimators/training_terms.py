@@ -149,7 +149,7 @@ def _experts(block: Block) -> Experts | None:
 def _blocks(table: tuple[Op, ...], workload: Workload, plan: Plan, pricer: Pricer, *, fused: bool) -> dict[str, float]:
     """Work of all blocks by kind, forward and backward."""
     frozen = workload.mode == "lora"
-    narrow = pricer.dtype in NARROW
+    narrow, packed = pricer.dtype in NARROW, pricer.group_bytes("")
     width = workload.precision.activation_bits / 8.0
     kinds = ("gemm", "expert", "cast", "attention", "scores", "elementwise")
     forward: dict[str, dict[str, float]] = {kind: {} for kind in kinds}
@@ -173,7 +173,12 @@ def _blocks(table: tuple[Op, ...], workload: Workload, plan: Plan, pricer: Price
                 deep = rows / op.copies if routed else rows
                 grads["weights"] = pricer.gemm_s(op, op.k * op.copies, op.n, deep)
             backward[kind][name] = scaled(total(grads), count)
-            if narrow and op.group not in pricer.wide:
+            if packed < width:
+                # A quantised base: packed weights are read, unpacked ones written and read, in each pass.
+                unpack = pricer.memory_s(op.copies * op.n * op.k * (packed + 2.0 * width), 1.0)
+                forward["cast"][name] = scaled(unpack, count)
+                backward["cast"][name] = scaled(unpack, count)
+            elif narrow and op.group not in pricer.wide:
                 cast = pricer.memory_s(op.m * op.k * CAST_BYTES, 0.0)
                 forward["cast"][name] = scaled(cast, count)
                 backward["cast"][name] = scaled(pricer.memory_s(op.m * op.n * CAST_BYTES, 0.0), count)

@@ -167,3 +167,22 @@ class TestStacks:
         ]
         assert held[1] - held[0] == pytest.approx(96 * 5 * 96 * 2048**2)
         assert held[2] == held[3]
+
+
+class TestPrecision:
+    def test_a_quantised_base_is_smaller_and_slower(self):
+        """QLoRA: weights of a quarter, unpacked in every pass and multiplied in 16 bits."""
+        asked = {"model": "llama-3.1-8b", "mode": "lora", "devices": 1, "micro_batch": 1, "recompute": "full"}
+        plain = estimate(**asked).sections["lora"]
+        packed = estimate(**asked, precision="nvfp4").sections["lora"]
+        assert packed.breakdowns["memory"]["weights"] < 0.5 * plain.breakdowns["memory"]["weights"]
+        assert packed.breakdowns["time"]["casts"] > 0.0
+        assert packed.quantities["step_time"].mid > plain.quantities["step_time"].mid
+
+    def test_four_bits_train_faster_where_the_device_has_them(self):
+        asked = {"model": "llama-3.1-70b", "mode": "train", "devices": 64, "device": "b200"}
+        steps = [
+            estimate(**asked, precision=one).sections["train"].quantities["step_time"].mid
+            for one in ("bf16", "fp8", "nvfp4")
+        ]
+        assert steps[2] < steps[1] < steps[0]
