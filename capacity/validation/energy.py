@@ -195,9 +195,9 @@ def request_of(row: dict[str, Any]) -> dict[str, Any]:
     layout = {"tp": tp, "pp": 1.0, "dp": devices // tp}
     if split:
         layout = {"tp": 1.0, "pp": devices, "dp": 1.0}
-    elif engine == "vllm" and devices > 1.0 and has_experts(model) and expert_count(model) % devices == 0.0:
-        # As this leaderboard serves mixtures: each device attends to requests of its own, experts are dealt over all.
-        layout = {"tp": 1.0, "pp": 1.0, "dp": 1.0, "attention_dp": devices, "ep": devices}
+    elif engine == "vllm" and devices == tp > 1.0 and has_experts(model) and expert_count(model) % devices == 0.0:
+        # As this leaderboard serves mixtures: attention cut and experts dealt over the same devices.
+        layout = {"tp": devices, "pp": 1.0, "dp": 1.0, "ep": devices}
 
     return {
         "model": model,

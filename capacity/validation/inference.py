@@ -315,9 +315,9 @@ def layout_of(row: dict[str, Any], engine: str, model: ModelSpec) -> dict[str, A
     tp = max(tp // 1.0, 1.0)
     if devices <= tp:
         return {"devices": tp, "tp": tp, "pp": 1.0, "dp": 1.0}
-    if has_experts(model) and expert_count(model) % devices == 0.0:
-        # What is left of the devices attends to requests of its own; experts are dealt over all.
-        return {"devices": devices, "tp": tp, "pp": 1.0, "dp": 1.0, "attention_dp": devices // tp, "ep": devices}
+    if has_experts(model) and expert_count(model) % devices == 0.0 and divides_heads(model, devices):
+        # A row that says 1 means how experts are cut: attention is cut over the devices the experts are dealt over.
+        return {"devices": devices, "tp": devices, "pp": 1.0, "dp": 1.0, "ep": devices}
     replicas = max(devices // tp, 1.0)
     return {"devices": tp * replicas, "tp": tp, "pp": 1.0, "dp": replicas}
 
