@@ -165,6 +165,7 @@ What was expected, what the residuals then said, in the order it was tried.
 | Hand-overs between stages are partly hidden by tuned stacks | many chunks no longer cost too much | Llama 3.1 405B with 8 chunks from +20 to +4 % |
 | JAX works through its share of a batch at once | no gathering of weights for each micro-batch | Ironwood from +85 to -14 % |
 | Accelerators that are no GPUs keep their pace by bandwidth | Gaudi 3 at 1.5 Gaudi 2, as measured, not at 4 | their 90th percentile from 51 to 36 % |
+| Masked language models give logits to a sixth of their tokens; TF32 and FP32 have a pace of their own | BERT's formats no longer apart | BERT from 13.6 to 10.3 %, 90th percentile from 39 to 17 % |
 | A traffic of its own for ordering tokens by expert | Qwen3 and GPT-OSS no longer apart | no gain; left out |
 | Memory: what a test's name says is read (no Transformer Engine: scores are written out; layers of a chunk) | Megatron's tests fall in line | tier A peaks from 7.8 to 3.2 % |
 | Memory: DeepSpeed adds bf16 gradients up in fp32 beside them | BLOOM's bf16 rows no longer a fifth too small | its rows from 9.6 to 6.0 % |

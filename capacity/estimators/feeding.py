@@ -51,6 +51,16 @@ def feed(model: ModelSpec, sequences: float, length: float, *, logits: float | N
     return Tokens(sequences=sequences, queries=length, encoder=length, logits=logits)
 
 
+# Masked language models guess this share of a sequence's tokens, and only these get logits (15 %, padded up).
+MASKED_SHARE = 0.16
+
+
+def learn(model: ModelSpec, sequences: float, length: float) -> Tokens:
+    """One forward pass that is trained on: encoders with a head of words predict the masked ones only."""
+    masked = bool(model.head) and not sees_only(model) and not generates(model)
+    return feed(model, sequences, length, logits=MASKED_SHARE * length if masked else None)
+
+
 def reads_apart(model: ModelSpec) -> bool:
     """Whether prompts go through an encoder of text, and the decoder's own keys are only what it wrote (T5)."""
     heard = any(conv.stack == "encoder" for conv in model.convs)

@@ -75,6 +75,7 @@ ALIASES = {
     "hf": "hugging-face",
     "transformers": "hugging-face",
 }
+_KIN = {"blackwell-ultra": "blackwell", "blackwell-rtx": "blackwell", "turing": "volta"}
 FILE = "stacks.toml"
 WORDS = ("name", "title", "generation", "source")
 
@@ -99,7 +100,7 @@ def load_stack(name: str, device: Device | None = None, compute: str = "bf16") -
         raise UnknownNameError("stack", name, (*tables["stack"], *ALIASES), f"known are {', '.join(tables['stack'])}")
     source = f"{tables['source']} ({tables['date']})"
     values: dict[str, Any] = {**tables["generation"][own["generation"]], **own, "name": key, "source": source}
-    architecture = "other" if device is None else device.architecture
+    architecture = "other" if device is None else kin(device)
     by_architecture = values["attention"]
     values["attention"] = by_architecture.get(architecture, by_architecture["other"])
     if device is not None:
@@ -110,20 +111,25 @@ def load_stack(name: str, device: Device | None = None, compute: str = "bf16") -
 def _pace(tables: dict[str, Any], device: Device, compute: str) -> float:
     """The share of its kernels' pace a device sustains in a long run of an eager stack."""
     paces = tables["pace"]
-    pace: float = paces.get(device.architecture, paces["other"])
+    pace: float = paces.get(kin(device), paces["other"])
     if device.kind in ("TPU", "ASIC") and "bf16" in device.peak_dense_flop_per_s:
         ridge = device.peak_dense_flop_per_s["bf16"] / device.memory_bytes_per_s
         pace *= (ridge / paces["ridge"]) ** -paces[f"ridge_power_{device.kind}"]
     pace *= relative_watts(device, tables["watts"]) ** paces["watts_power"]
     narrow = tables["narrow"].get(compute, {})
-    pace *= narrow.get(device.architecture, narrow.get("other", 1.0))
+    pace *= narrow.get(kin(device), narrow.get("other", 1.0))
     return pace
+
+
+def kin(device: Device) -> str:
+    """The architecture whose runs speak for a device: Blackwell's for Blackwell Ultra."""
+    return _KIN.get(device.architecture, device.architecture)
 
 
 def relative_watts(device: Device, watts: dict[str, float]) -> float:
     """Watts a device has for its peak, over those of the device its architecture's pace was fitted on; 1 where unknown."""
     peak = device.peak_dense_flop_per_s.get("bf16") or device.peak_dense_flop_per_s.get("fp16")
-    usual = watts.get(device.architecture)
+    usual = watts.get(kin(device))
     if peak is None or usual is None or device.tdp_w is None:
         return 1.0
     return min(max(device.tdp_w / (peak / 1e12) / usual, 0.4), 1.25)

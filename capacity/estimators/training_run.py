@@ -231,7 +231,7 @@ def price_run(
         )
 
     def table_of(plan: Plan) -> tuple[Op, ...]:
-        return lower(model, feeding.feed(model, plan.micro_batch, workload.seq_len))
+        return lower(model, feeding.learn(model, plan.micro_batch, workload.seq_len))
 
     priced: dict[Plan, dict[str, float]] = {}
 

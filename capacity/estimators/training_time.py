@@ -61,7 +61,7 @@ def forward_time(
     model: ModelSpec, workload: Workload, plan: Plan, network: Network, pricer: Pricer, stack: Stack
 ) -> float:
     """Seconds of a forward pass of another model over the same micro-batch in the same layout."""
-    table = lower(model, feeding.feed(model, plan.micro_batch, workload.seq_len))
+    table = lower(model, feeding.learn(model, plan.micro_batch, workload.seq_len))
     plan = replace(plan, recompute="none", ep=1.0, etp=None)
     terms = price_terms(model, table, weights_of(table), workload, plan, network, pricer, 1.0)
     pace = stack.sustained

@@ -57,7 +57,7 @@ def terms_of(setup: Setup) -> Terms:
         precision.activation_bits / 8.0,
         wide=frozenset({"head", "router"} if precision.compute in ("fp8", "fp4", "int8") else ()),
     )
-    table = lower(setup.model, feeding.feed(setup.model, plan.micro_batch, workload.seq_len))
+    table = lower(setup.model, feeding.learn(setup.model, plan.micro_batch, workload.seq_len))
     weights = weights_of(lower(setup.model, feeding.feed(setup.model, 1.0, 1.0)))
     fused = setup.attention != "standard"
     return price_terms(

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.optimize import least_squares
 
 from capacity.errors import CapacityError
-from capacity.estimators.stacks import FILE, load_stack, relative_watts, stack_names
+from capacity.estimators.stacks import FILE, kin, load_stack, relative_watts, stack_names
 from capacity.estimators.training_terms import Terms
 from capacity.estimators.training_time import assemble
 from capacity.laws.profile import FITTED
@@ -69,8 +69,14 @@ ATTENTION_WIDTH = 0.12
 DEPARTURES = {"sustained": 0.05, "elementwise": 0.12, "host": 0.2, "grouped": 0.1}
 # A release that is known to run otherwise may depart further.
 RELEASES = {"megatron-core-26.06": 3.0}
-# Products in narrow formats inside a run against the kernels alone: prior and width.
-NARROW = {("fp8", "hopper"): (1.07, 0.05), ("fp8", "blackwell"): (1.4, 0.08), ("fp4", "other"): (1.5, 0.1)}
+# Products in other formats than 16 bits inside a run against the kernels alone: prior and width.
+NARROW = {
+    ("fp8", "hopper"): (1.07, 0.05),
+    ("fp8", "blackwell"): (1.4, 0.08),
+    ("fp4", "other"): (1.5, 0.1),
+    ("tf32", "other"): (1.15, 0.08),
+    ("fp32", "other"): (1.15, 0.08),
+}
 # An error of this size (of the logarithm) is where a residual stops to count in squares.
 SOFT = 0.08
 # Publishers whose rows share one cluster and author are left out together.
@@ -143,7 +149,7 @@ def read_runs(paths: list[str]) -> Runs:
         {
             "stack": np.array([load_stack(setup.stack).name for setup in setups]),
             "generation": np.array([load_stack(setup.stack).generation for setup in setups]),
-            "architecture": np.array([setup.cluster.device.architecture for setup in setups]),
+            "architecture": np.array([kin(setup.cluster.device) for setup in setups]),
             "kind": np.array([setup.cluster.device.kind for setup in setups]),
             "precision": np.array([setup.workload.precision.compute for setup in setups]),
         },

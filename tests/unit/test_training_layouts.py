@@ -186,3 +186,11 @@ class TestPrecision:
             for one in ("bf16", "fp8", "nvfp4")
         ]
         assert steps[2] < steps[1] < steps[0]
+
+
+def test_kin_of_an_architecture_keep_its_pace():
+    """GB300 is Blackwell Ultra: it keeps Blackwell's pace, raised by its higher power limit."""
+    from capacity.catalogue import load_device
+
+    paces = [load_stack("tuned", load_device(name)).sustained for name in ("gb200", "gb300")]
+    assert 1.0 < paces[1] / paces[0] < 1.15
