@@ -27,9 +27,9 @@ SHOWN = 5
 COMMAND = Command(
     "bench",
     usage="[check] [NAME ...] [options]",
-    description="Measure this machine: kernels, training steps and compressed inference, each case in a\n"
-    "process of its own beside a control kernel. A run that was stopped, or killed, goes on\n"
-    "where it was when started again on the same file. Needs the `bench` extra.",
+    description="Measure this machine: kernels, training steps and compressed inference, each\n"
+    "case in a process of its own beside a control kernel. A run that was stopped, or\n"
+    "killed, goes on when started again on the same file. Needs the `bench` extra.",
     examples=(
         "capacity bench --quick",
         "capacity bench --to server.jsonl --rounds 3",

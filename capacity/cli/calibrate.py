@@ -24,10 +24,10 @@ STORE, PROFILES = "capacity-bench.jsonl", "capacity-profiles"
 COMMAND = Command(
     "calibrate",
     usage="KIND [DATA] [options]",
-    description="Fit kernel laws to measurements. `kernels` writes a profile a device: parameters\n"
-    "with their uncertainty, errors of rows kept from the fit, the range they hold for.\n"
-    "`local` fits this machine's, after which `capacity estimate --device this-machine`\n"
-    "uses them. Needs the `calibrate` extra, `local` the `bench` extra.",
+    description="Fit kernel laws to measurements. `kernels` writes a profile a device:\n"
+    "parameters with their uncertainty, errors of rows kept from the fit, the range\n"
+    "they hold for. `local` fits this machine's, after which `capacity estimate\n"
+    "--device this-machine` uses them. Needs the `calibrate` extra, `local` `bench`.",
     examples=(
         "capacity calibrate local",
         "capacity calibrate local --data server.jsonl",

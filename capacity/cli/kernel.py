@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 COMMAND = Command(
     "kernel",
     usage="OP NAME=VALUE ... [options]",
-    description="How long one kernel takes on one device or several, with a 90 % interval, from laws\n"
-    "fitted on measured kernels. OP is gemm, prefill, decode, expert or collective.",
+    description="How long one kernel takes on a device or several, with a 90 % interval, from\n"
+    "laws fitted on measured kernels. OP is gemm, prefill, decode, expert or\n"
+    "collective; what a shape does not say is usual (batch 1, head size 128, ...).",
     examples=(
-        "capacity kernel gemm m=16 n=8192 k=8192 --dtype fp8 --device h100-sxm --device b200",
+        "capacity kernel gemm m=16 n=8192 k=8192 --dtype fp8 --device b200",
         "capacity kernel decode batch=32 context_len=8192 n_heads=64 n_kv_heads=8",
         "capacity kernel prefill seq_len=8192 n_heads=32 n_kv_heads=8 window=1024",
-        "capacity kernel expert tokens=256 hidden=7168 expert_ffn=2048 topk=8 n_experts=256 ep=8",
-        "capacity kernel collective collective=all_reduce n_devices=8 message_bytes=16777216",
+        "capacity kernel expert tokens=64 hidden=4096 expert_ffn=1536 topk=8 n_experts=64",
+        "capacity kernel collective collective=alltoall n_devices=8 message_bytes=1e7",
     ),
     words=("OP", "what is run, and its shape as NAME=VALUE"),
     groups=(

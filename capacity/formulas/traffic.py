@@ -42,7 +42,7 @@ def busiest_rank(mean: float, ranks: float) -> float:
     1. Counts scatter by sqrt(mean); of that many draws the largest lies sqrt(2 ln ranks) of this above the mean.
     Valid for: a mean above ln(ranks). Ignores: skew of real routing, which adds to it, and balancing, which takes from it.
     """
-    above: float = (2.0 * mean * ops.log(ranks)) ** 0.5
+    above: float = (2.0 * mean * ops.log(ops.maximum(ranks, 1.0))) ** 0.5
     return mean + above
 
 
