@@ -43,9 +43,14 @@ def family(op: TracedOp) -> str:
     return f"{op.name} {op.layout}".strip()
 
 
+def law_name(op: TracedOp) -> str:
+    """The law of an op: its family in its number format."""
+    return f"{family(op)} {op.dtype}".strip()
+
+
 def terms(op: TracedOp) -> dict[tuple[str, str], float]:
     """What one call does, by (law, term): amounts that a law's seconds per unit multiply."""
-    law = f"{family(op)} {op.dtype}".strip()
+    law = law_name(op)
     found: dict[tuple[str, str], float] = {(law, "calls"): 1.0}
     if op.kind == "product":
         found |= {
@@ -77,7 +82,8 @@ def terms(op: TracedOp) -> dict[tuple[str, str], float]:
     for name in (NEAR, FAR, FRESH, NODES, SWITCHES):
         amount = getattr(op, name)
         if amount:
-            found[MACHINE, name] = amount
+            # A product reads its operands while it multiplies: what of their traffic shows is its own.
+            found[law if name == FAR and op.kind == "product" else MACHINE, name] = amount
     return found
 
 
@@ -97,7 +103,8 @@ class LocalLaws(Record):
     """Fitted laws of one machine.
 
     seconds: per unit of each term, by law; "any KIND DTYPE" stands in for ops never measured. spread: quantiles
-    (5, 50, 95 %) of ln(measured / predicted). environment: where it was fitted. The cache sizes are those that decided
+    (5, 50, 95 %) of ln(measured / predicted). environment: where it was fitted. libraries_bytes: memory a
+    kernel's process holds beside its tensors. The cache sizes are those that decided
     which bytes count as near.
     """
 
@@ -108,6 +115,7 @@ class LocalLaws(Record):
     inner_cache_bytes: float
     last_cache_bytes: float
     settings: Mapping[str, Any] = {}
+    libraries_bytes: float = 0.0
     device: str = "cpu"
 
     def law_of(self, law: str, kind: str) -> Mapping[str, float] | None:
@@ -139,6 +147,15 @@ class LocalLaws(Record):
             if rates is None:
                 return None
             total += amount * rates.get(term, 0.0)
+        return total
+
+    def run_s(self, row: Mapping[tuple[str, str], float], trace: Trace) -> float:
+        """Seconds of a run by its terms; ops never measured count nothing."""
+        kinds = {law_name(op): op.kind for op in trace.ops}
+        total = 0.0
+        for (law, term), amount in row.items():
+            rates = self.seconds[MACHINE] if law == MACHINE else self.law_of(law, kinds[law])
+            total += amount * (rates or {}).get(term, 0.0)
         return total
 
     def trace_s(self, trace: Trace) -> tuple[dict[str, float], list[str]]:

@@ -50,6 +50,11 @@ class Residency:
         self.peak_bytes = 0
 
     @property
+    def inner_bytes(self) -> float:
+        """What the inner caches hold."""
+        return self._caches.inner_bytes
+
+    @property
     def blocks(self) -> int:
         """How many blocks there have been."""
         return self._next

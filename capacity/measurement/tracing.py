@@ -37,6 +37,7 @@ _ATTENTION = ("_scaled_dot_product", "_flash_attention", "_efficient_attention")
 # Written without being read, and operands of which only the rows asked for are read.
 _OVERWRITES = ("copy_", "fill_", "zero_")
 _LOOK_UPS = ("embedding", "index", "index_select", "gather")
+_REDUCTIONS = ("sum", "mean", "amax")
 _COPIES = ("clone", "copy_", "_to_copy")
 _SKIPPED = ("prim", "prims", "profiler")
 # Calls on lists of tensors.
@@ -56,7 +57,8 @@ class Tracer(TorchDispatchMode):
         self.residency = residency
         self.rows: list[TracedOp] = []
         self.phase = ""
-        self._last = ""
+        self._used: dict[str, float] = {}  # traffic when an op was used last
+        self._traffic = 0.0
         self.modules: dict[str, float] = {}
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -71,6 +73,13 @@ class Tracer(TorchDispatchMode):
         """A Python module was called."""
         self.modules[self.phase] = self.modules.get(self.phase, 0.0) + 1.0
 
+    def _cold(self, name: str, touched: float) -> float:
+        """Whether more passed through since an op's last call than the inner caches hold; its own operands do not count."""
+        since = self._traffic - self._used.get(name, -1e30)
+        self._traffic += touched
+        self._used[name] = self._traffic
+        return float(since > self.residency.inner_bytes)
+
     def product(
         self, form: str, x: Any, outputs: int, inputs: int, stored: float, density: float, weight: object
     ) -> Any:
@@ -83,8 +92,7 @@ class Tracer(TorchDispatchMode):
         touched: dict[int, float] = {block: stored}
         self._touch(touched, (x, result))
         use = self.residency.use(touched)
-        switches = float(self._last != form)
-        self._last = form
+        switches = self._cold(form, sum(touched.values()))
         self.rows.append(
             TracedOp(
                 f"linear-{form}", "product", _name(x.dtype), self.phase, m=float(m), n=float(outputs), k=float(inputs),
@@ -140,14 +148,16 @@ class Tracer(TorchDispatchMode):
             self._touch(touched, inputs[1:])
         elif name == "embedding_dense_backward":
             many = float(inputs[0].numel())
+        elif name in _REDUCTIONS and outputs[0].numel() > 1:
+            # Over rows whole vectors are added; over columns each vector is folded.
+            layout = "rows" if outputs[0].shape[-1] == inputs[0].shape[-1] else "columns"
         elif name in _COPIES and not all(_dense(one) for one in (*inputs, *outputs)):
             layout = "strided"
         if name.startswith(_MANY):
             first = next(one for one in args if isinstance(one, (list, tuple)))
             elements, many = float(sum(one.numel() for one in first)), float(len(first))
         use = self.residency.use(touched)
-        switches = float(name != self._last)
-        self._last = name
+        switches = self._cold(name, sum(touched.values()))
         row = TracedOp(
             name,
             _kind(function, name),

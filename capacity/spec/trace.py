@@ -13,8 +13,8 @@ class TracedOp(Record):
     m: how many tensors, of calls on lists; gradients of an embedding's backward. layout: of operands, where it matters. flop: of
     products, attention and convolutions. elements: the most numbers any operand holds. near_bytes: operands in the last-level
     cache, far_bytes: in memory; those in the first levels cost no traffic. fresh_bytes: of results for which the system gives
-    untouched pages. nodes: recorded for a backward pass. switches: the call
-    before was of another op, so that code comes from further away.
+    untouched pages. nodes: recorded for a backward pass. switches: more
+    passed through the inner caches since the op's last call than they hold, so that its code comes from further away.
     """
 
     name: str

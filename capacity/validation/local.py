@@ -113,7 +113,7 @@ def predict(laws: LocalLaws, measured: Measured) -> pd.DataFrame:
             for phase, value in summary.parts_s.items():
                 part = {"measured": value, "mid": seconds.get(phase, np.nan), "baseline": naive.get(phase, np.nan)}
                 rows.append({"id": f"{name}:{phase}", "metric": PHASE, **common, **part, "phase": phase})
-        rows += _memory(name, measured, trace, common)
+        rows += _memory(name, measured, laws, trace, common)
     if not rows:
         raise InputError("the store holds no training or inference workload: run `capacity bench training inference`")
     table = pd.DataFrame(rows).reindex(
@@ -151,8 +151,10 @@ def roofline(laws: LocalLaws, trace: Trace) -> dict[str, float]:
     return phases
 
 
-def _memory(name: str, measured: Measured, trace: Trace, common: dict[str, Any]) -> list[dict[str, Any]]:
-    """What the process held at most: what it held before, and what the trace had alive at once."""
+def _memory(
+    name: str, measured: Measured, laws: LocalLaws, trace: Trace, common: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """What the process held at most: what it held before, its libraries' buffers, and what the trace had alive at once."""
     visits = [visit for visit in measured.visits if visit.case == name]
     peaks = [visit.peak_memory_bytes for visit in visits if visit.peak_memory_bytes]
     resting = [visit.resting_memory_bytes for visit in visits if visit.resting_memory_bytes is not None]
@@ -162,7 +164,11 @@ def _memory(name: str, measured: Measured, trace: Trace, common: dict[str, Any])
     facts = visits[0].facts
     # The rule of thumb: weights, gradients and two moments in fp32, or the weights alone; nothing else.
     naive = float(facts.get("parameters", 0.0)) * 16.0 or float(facts.get("weight_bytes", np.nan))
-    row = {"measured": float(np.median(peaks)), "mid": rested + trace.peak_bytes, "baseline": naive}
+    row = {
+        "measured": float(np.median(peaks)),
+        "mid": rested + laws.libraries_bytes + trace.peak_bytes,
+        "baseline": naive,
+    }
     return [{"id": f"{name}:memory", "metric": MEMORY, **row, **common}]
 
 

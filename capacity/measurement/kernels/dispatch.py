@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 CALLS = (
     "empty", "view", "detach", "add", "mm", "linear", "linear_module", "norm_module", "softmax", "attention", "convert", "item",
-    "linear_backward", "layers_backward", "autocast_linear", "chain", "chain_wide", "chain_backward", "chain_backward_wide", "chain_autocast",
-    "chain_modules",
+    "linear_backward", "layers_backward", "autocast_linear", "chain_modules",
+    "cold_forward", "cold_backward", "cold_autocast", "cold_update", "cold_modules",
 )  # fmt: skip
 SIDE = 8
+COLD_BYTES = 2 * 2**20
 
 
 def _cases(profile: str, machine: Machine) -> Iterable[dict[str, Any]]:
@@ -54,25 +55,39 @@ def _calls(device: str) -> dict[str, Callable[[], object]]:
         with torch.autocast(device, torch.bfloat16):
             linear(x)
 
-    def chain(rows: int, columns: int, *, backward: bool, half: bool = False) -> Callable[[], object]:
-        # Ops of many kinds, none twice in a row: what a call costs when its code was not used last.
-        value = torch.randn(rows, columns, device=device, requires_grad=backward)
-        weight = torch.randn(columns, columns, device=device, requires_grad=backward)
-        scale = torch.ones(columns, device=device, requires_grad=backward)
+    def cold(rows: int, *, backward: bool, half: bool = False, update: bool = False) -> Callable[[], object]:
+        # A few small layers after as much data as pushes their code and the interpreter's out of the inner caches.
+        source, target = (torch.ones(COLD_BYTES // 4, device=device) for _ in range(2))
+        value, label = torch.randn(rows, 32, device=device), torch.ones(rows, 1, device=device)
+        weights = [torch.randn(32, 32, device=device, requires_grad=backward) for _ in range(3)]
+        last = torch.randn(1, 32, device=device, requires_grad=backward)
+        optimizer = torch.optim.AdamW([*weights, last], fused=True) if update else None
 
         def run() -> None:
             with torch.set_grad_enabled(backward), torch.autocast(device, torch.bfloat16, enabled=half):
-                y = functional.linear(value, weight)
-                y = functional.gelu(y + scale)
-                y = functional.layer_norm(y * scale, (columns,), scale, scale)
-                y = torch.softmax(y, -1).view(columns, rows).t()
-                y = torch.cat((torch.relu(y), torch.sigmoid(y)), -1)[:, :columns]
-                y = functional.silu(y.contiguous()) + torch.tanh(y).mean(-1, keepdim=True)
-                y = functional.linear(y, weight).pow(2).sum()
-                if backward:
-                    y.backward()
+                y = value
+                for weight in weights:
+                    target.copy_(source)
+                    y = torch.relu(functional.linear(y, weight))
+                target.copy_(source)
+                y = functional.binary_cross_entropy_with_logits(functional.linear(y, last).float(), label)
+            if backward:
+                target.copy_(source)
+                y.backward()
+            if optimizer is not None:
+                target.copy_(source)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
 
         return run
+
+    stream = torch.ones(COLD_BYTES // 4, device=device)
+    kept = torch.ones_like(stream)
+
+    def cold_modules() -> None:
+        with torch.no_grad():
+            kept.copy_(stream)
+            modules(x)
 
     with torch.device(device):
         modules = torch.nn.Sequential(
@@ -81,11 +96,11 @@ def _calls(device: str) -> dict[str, Callable[[], object]]:
         )  # fmt: skip
 
     return {
-        "chain": chain(16, 64, backward=False),
-        "chain_wide": chain(256, 256, backward=False),
-        "chain_backward": chain(16, 64, backward=True),
-        "chain_backward_wide": chain(256, 256, backward=True),
-        "chain_autocast": chain(64, 128, backward=True, half=True),
+        "cold_forward": cold(8, backward=False),
+        "cold_backward": cold(8, backward=True),
+        "cold_autocast": cold(8, backward=True, half=True),
+        "cold_update": cold(8, backward=True, update=True),
+        "cold_modules": cold_modules,
         "chain_modules": without_gradient(lambda: modules(x)),
         "empty": lambda: torch.empty(SIDE, device=device),
         "view": lambda: x.view(-1),

@@ -105,7 +105,7 @@ def _product(
 
 
 def _build_skinny(parameters: Mapping[str, Any], machine: Machine) -> Work:
-    return build_gemm(parameters, machine, cold=True)
+    return build_gemm(parameters, machine, cold=not parameters.get("warm"))
 
 
 def _batched(profile: str, machine: Machine) -> Iterable[dict[str, Any]]:
@@ -136,6 +136,6 @@ def _build_batched(parameters: Mapping[str, Any], machine: Machine) -> Work:
 
 FAMILIES = (
     Kernel("gemm", "matrix products of warm operands", _cases, build_gemm),
-    Kernel("gemm-skinny", "few rows against cold weights, as in decoding", _skinny, _build_skinny),
+    Kernel("gemm-skinny", "few rows against weights, cold as in decoding, and warm", _skinny, _build_skinny),
     Kernel("gemm-batched", "many small products in one call", _batched, _build_batched),
 )

@@ -27,6 +27,11 @@ def _one(rows: int, columns: int, dtype: Any, device: str) -> tuple[Any, ...]:
     return (torch.randn(rows, columns, device=device).to(dtype),)
 
 
+def _positive(rows: int, columns: int, dtype: Any, device: str) -> tuple[Any, ...]:
+    (x,) = _one(rows, columns, dtype, device)
+    return (x.abs(),)
+
+
 def _two(rows: int, columns: int, dtype: Any, device: str) -> tuple[Any, ...]:
     return _one(rows, columns, dtype, device) + _one(rows, columns, dtype, device)
 
@@ -137,7 +142,7 @@ def _calls() -> dict[str, tuple[Callable[..., Any], Maker]]:
         "sigmoid": (torch.sigmoid, _one),
         "tanh": (torch.tanh, _one),
         "exp": (torch.exp, _one),
-        "sqrt": (torch.sqrt, _one),
+        "sqrt": (torch.sqrt, _positive),
         "pow2": (lambda x: x.pow(2), _one),
         "addcmul_": (lambda x, y: x.mul_(0.9).addcmul_(y, y, value=0.1), _two),
         "convert": (lambda x: x.to(other.get(x.dtype, torch.float32)), _one),
