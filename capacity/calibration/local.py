@@ -29,15 +29,19 @@ if TYPE_CHECKING:
 OUTLIER = 0.15
 ROUNDS = 6
 FEWEST_KERNELS = 20
-# An element-wise op has a law of its own if this many kernels hold it; dispatch kernels of more laws than that are chains.
-FEWEST_OF_A_LAW, MOST_LAWS = 4, 4
+# An element-wise op has a law of its own if this many kernels of a few ops hold it; dispatch kernels of more ops are chains.
+FEWEST_OF_A_LAW, MOST_LAWS = 3, 3
 # Terms of calls among other calls.
 _CONTEXT = ((MACHINE, SWITCHES), (MACHINE, NODES), (MACHINE, MODULES))
 _FACTS = ("cpu", "gpu", "system", "python", "torch", "caches_bytes", "measured_clock_hz", "memory_bytes", "seen")
 
 
-def fit(rows: Sequence[Terms], seconds: Sequence[float]) -> tuple[dict[tuple[str, str], float], np.ndarray]:
+def fit(
+    rows: Sequence[Terms], seconds: Sequence[float], known: Sequence[float] | None = None
+) -> tuple[dict[tuple[str, str], float], np.ndarray]:
     """Seconds per unit of each term, none negative, by relative error; and the predictions.
+
+    known: seconds of each row that are priced already.
 
     Robust: weights of rows that stay far off shrink, so that one odd kernel does not bend a law.
     """
@@ -47,13 +51,15 @@ def fit(rows: Sequence[Terms], seconds: Sequence[float]) -> tuple[dict[tuple[str
     relative = matrix / measured[:, None]
     scale = np.maximum(relative.max(axis=0), 1e-300)
     relative = relative / scale
+    given = np.zeros(len(measured)) if known is None else np.asarray(known, dtype=float)
+    wanted = 1.0 - given / measured
     weights = np.ones(len(measured))
     found = np.zeros(len(columns))
     for _ in range(ROUNDS):
-        found, _ = nnls(relative * weights[:, None], weights, maxiter=100 * len(columns))
-        off = np.abs(relative @ found - 1.0)
+        found, _ = nnls(relative * weights[:, None], wanted * weights, maxiter=100 * len(columns))
+        off = np.abs(relative @ found - wanted)
         weights = np.sqrt(np.minimum(1.0, OUTLIER / np.maximum(off, 1e-9)))
-    return dict(zip(columns, (found / scale).tolist(), strict=True)), matrix @ (found / scale)
+    return dict(zip(columns, (found / scale).tolist(), strict=True)), given + matrix @ (found / scale)
 
 
 def calibrate(path: str) -> tuple[LocalLaws, dict[str, Any]]:
@@ -96,47 +102,53 @@ def calibrate(path: str) -> tuple[LocalLaws, dict[str, Any]]:
 
 
 def _laws(traces: Mapping[str, Trace], rows: Sequence[Terms], measured: np.ndarray) -> dict[str, dict[str, float]]:
-    """Terms of ops from kernels that are about them; then, with these held, what calls cost among other calls.
+    """All terms, in three steps: a free term must be about what it is named after.
 
-    An op that no kernel is about (it comes up only within some other) has no law of its own: it takes the pool's. Otherwise its
-    free terms would swallow what the machine's switches, nodes and modules cost.
+    1. Kernels of ops that have kernels of their own. An element-wise op that comes up only within others has no law: its
+       free terms would swallow whatever those kernels are off. The medians over the laws of its kind stand in for it.
+    2. All kernels but chains of calls, with what stands in held.
+    3. Chains, with all of that held: what calls cost among other calls (cold code, nodes for backward, Python modules).
     """
-    counts: Counter[str] = Counter(law for row in rows for law in named(row))
-    kinds = {law_name(op): op.kind for trace in traces.values() for op in trace.ops}
-    rare = {law for law, count in counts.items() if count < FEWEST_OF_A_LAW and kinds[law] in ("pointwise", "other")}
     names = list(traces)
-    plain = [
-        index
-        for index, row in enumerate(rows)
-        if not rare.intersection(named(row))
-        and not (names[index].startswith("dispatch/") and len(named(row)) > MOST_LAWS)
+    kinds = {law_name(op): op.kind for trace in traces.values() for op in trace.ops}
+    about: Counter[str] = Counter()
+    for row in rows:
+        laws = [law for law in named(row) if kinds[law] != "view"]
+        about.update(laws if len(laws) <= MOST_LAWS else ())
+    rare = {law for law, kind in kinds.items() if kind in ("pointwise", "other") and about[law] < FEWEST_OF_A_LAW}
+    chains = {
+        index for index, row in enumerate(rows) if names[index].startswith("dispatch/") and len(named(row)) > MOST_LAWS
+    }
+    plain = [index for index in range(len(rows)) if index not in chains]
+    first = [index for index in plain if not rare.intersection(named(rows[index]))]
+    seconds = _fitted([rows[index] for index in first], measured[first], np.zeros(len(first)), rare)
+    pools = _pools(traces, seconds)
+    stand_in = LocalLaws({**pools, MACHINE: {}}, (0.0, 0.0, 0.0), {}, 1, 0.0, 0.0)
+    known = [
+        stand_in.run_s({key: amount for key, amount in rows[index].items() if key[0] in rare}, traces[names[index]])
+        for index in plain
     ]
-    own = [{key: amount for key, amount in rows[index].items() if key not in _CONTEXT} for index in plain]
-    found, _ = fit(own, measured[plain].tolist())
+    seconds = _fitted([rows[index] for index in plain], measured[plain], known, rare) | pools
+    laws_so_far = LocalLaws(seconds, (0.0, 0.0, 0.0), {}, 1, 0.0, 0.0)
+    busy = [index for index, row in enumerate(rows) if any(row.get(key) for key in _CONTEXT)]
+    context, _ = fit(
+        [{key: rows[index].get(key, 0.0) for key in _CONTEXT} for index in busy],
+        measured[busy].tolist(),
+        [laws_so_far.run_s(rows[index], traces[names[index]]) for index in busy],
+    )
+    seconds[MACHINE] = seconds.get(MACHINE, {}) | {term: value for (_, term), value in context.items()}
+    return seconds
+
+
+def _fitted(
+    rows: Sequence[Terms], measured: np.ndarray, known: Sequence[float] | np.ndarray, rare: set[str]
+) -> dict[str, dict[str, float]]:
+    own = [{key: amount for key, amount in row.items() if key not in _CONTEXT and key[0] not in rare} for row in rows]
+    found, _ = fit(own, measured.tolist(), list(known))
     seconds: dict[str, dict[str, float]] = defaultdict(dict)
     for (law, term), value in found.items():
         seconds[law][term] = value
-    seconds |= _pools(traces, seconds)
-    laws = LocalLaws(seconds, (0.0, 0.0, 0.0), {}, 1, 0.0, 0.0)
-    busy = [index for index, row in enumerate(rows) if any(row.get(key) for key in _CONTEXT)]
-    left = np.array([measured[index] - laws.run_s(rows[index], traces[names[index]]) for index in busy])
-    context = _context([rows[index] for index in busy], left, measured[busy])
-    seconds[MACHINE] |= context
     return dict(seconds)
-
-
-def _context(rows: Sequence[Terms], left: np.ndarray, measured: np.ndarray) -> dict[str, float]:
-    """What is left of the time, by switches, nodes and modules: relative to the whole, robustly, never negative."""
-    matrix = np.array([[row.get(key, 0.0) for key in _CONTEXT] for row in rows]) / measured[:, None]
-    wanted = left / measured
-    scale = np.maximum(matrix.max(axis=0), 1e-300)
-    weights = np.ones(len(rows))
-    found = np.zeros(len(_CONTEXT))
-    for _ in range(ROUNDS):
-        found, _ = nnls(matrix / scale * weights[:, None], wanted * weights)
-        off = np.abs(matrix / scale @ found - wanted)
-        weights = np.sqrt(np.minimum(1.0, OUTLIER / np.maximum(off, 1e-9)))
-    return {term: float(value) for (_, term), value in zip(_CONTEXT, found / scale, strict=True)}
 
 
 def _libraries_bytes(kernels: Measured, traces: Mapping[str, Trace]) -> float:

@@ -198,7 +198,10 @@ def test_terms_are_physical():
     found = terms(op)
     assert found["product fp32", "m n k"] == 64 * 32 * 16
     assert found["product fp32", "n k t"] == 32 * 16
-    assert found[MACHINE, "far_bytes"] == 100.0
+    assert found["product fp32", "far_bytes"] == 100.0
+    added = TracedOp("add", "pointwise", "fp32", elements=10.0, far_bytes=100.0, nodes=1.0)
+    assert terms(added)[MACHINE, "far_bytes"] == 100.0
+    assert terms(added)[MACHINE, "nodes"] == 1.0
     sparse = TracedOp("linear-csr", "product", "fp32", m=64, n=32, k=16, flop=0.1 * 2.0 * 64 * 32 * 16)
     assert terms(sparse)["linear-csr fp32", "m n k"] == pytest.approx(0.1 * 64 * 32 * 16)
 
