@@ -93,7 +93,8 @@ def _account(case: Case, run: Run) -> Account:
     model_flop_sequence = total(
         {"forward": forward / sequences, "backward": flops.backward_flop(forward / sequences, 1.0 + trained)}
     )
-    recomputed = model_flop(tuple(op for op in run.table if _runs_again(op, plan.recompute))) / sequences
+    again = model_flop(tuple(op for op in run.table if _runs_again(op, plan.recompute))) / sequences
+    recomputed = again * (plan.recompute_share if plan.recompute == "full" else 1.0)
     peak, _ = peak_flop_per_s(cluster.device, precision.compute)
     params = run.weights.all
     # What is trained (adapters, where the weights are frozen) is stored as wide as activations, full precision once.
@@ -213,14 +214,14 @@ def _device_traffic(run: Run, width: float) -> float:
             each += 2.9 * op.count * op.elements * width
     params = sum(op.count * op.copies * op.weight_elements for op in run.table)
     plan = run.plan
-    return each * run.rounds / (plan.tp * plan.pp) + params / plan.devices * 40.0 * (plan.dp if plan.zero < 1 else 1.0)
+    return each * run.rounds / (plan.tp * plan.pp * plan.cp) + params / plan.devices * 40.0 * (plan.dp if plan.zero < 1 else 1.0)
 
 
 def _network_bytes(run: Run) -> float:
     """Bytes one device sends in a step: tensor-, data- and pipeline-parallel traffic."""
     plan, workload = run.plan, run.workload
     width = workload.precision.activation_bits / 8.0
-    message = plan.micro_batch * workload.seq_len * run.model.hidden * width
+    message = plan.micro_batch * workload.seq_len / plan.cp * run.model.hidden * width
     reductions = sum(block.count * len(block.sublayers) for block in feeding.layers(run.model))
     tensor = 4.0 * (plan.tp - 1.0) / plan.tp * message * reductions / plan.pp * run.rounds
     local: float = run.weights.all / (plan.tp * plan.pp) * 2.0
