@@ -63,6 +63,7 @@ def training_section(case: Case) -> tuple[Section, dict[str, dict[str, float]]]:
         breakdowns={
             "memory": {name: float(value) for name, value in run.memory.items()},
             "time": {name: float(value) for name, value in run.time.items()},
+            "work": work_by_part(run),
         },
         alternatives=_alternatives(case, run, float(quantities["checkpoint"].mid)),
         warnings=_warnings(case, run),
@@ -186,6 +187,43 @@ def _account(case: Case, run: Run) -> Account:
     return quantities
 
 
+# Parts of a model whose products are told apart; the attention core is the part of scores and values.
+_PARTS = {
+    "recurrent": "recurrence",
+    "ffn": "feed-forward",
+    "expert": "experts",
+    "shared_expert": "experts",
+    "router": "experts",
+}
+
+
+def work_by_part(run: Run) -> dict[str, float]:
+    """FLOPs of a token by part and pass; they add up to model FLOPs and what is rebuilt.
+
+    Attention is counted as the full square (causal masks not subtracted), a window or a sparse selection as such.
+    Products go back once for the inputs and, where weights are trained, once for the weights.
+    """
+    tokens = run.plan.micro_batch * run.workload.seq_len
+    trained = run.workload.mode != "lora"
+    again = run.plan.recompute_share if run.plan.recompute == "full" else 1.0
+    found: dict[str, float] = {}
+    for op in run.table:
+        each = float(model_flop((op,))) / tokens
+        if each == 0.0:
+            continue
+        core = op.kind in ("attention", "scan")
+        part = "attention core" if op.kind == "attention" else _PARTS.get(op.part, op.part)
+        passes = {"forward": each, "backward for inputs": each * (2.0 if core and trained else 1.0)}
+        if trained and not core:
+            passes["backward for weights"] = each
+        if _runs_again(op, run.plan.recompute):
+            passes["rebuilt"] = each * again
+        for name, work in passes.items():
+            key = f"{part}, {name}"
+            found[key] = found.get(key, 0.0) + work
+    return found
+
+
 def _runs_again(op: Op, recompute: str) -> bool:
     """Whether an op is computed once more in the backward pass: blocks are, the head never."""
     return op.part != "head" if recompute == "full" else op.kind == "attention" and recompute == "selective"
@@ -214,7 +252,9 @@ def _device_traffic(run: Run, width: float) -> float:
             each += 2.9 * op.count * op.elements * width
     params = sum(op.count * op.copies * op.weight_elements for op in run.table)
     plan = run.plan
-    return each * run.rounds / (plan.tp * plan.pp * plan.cp) + params / plan.devices * 40.0 * (plan.dp if plan.zero < 1 else 1.0)
+    return each * run.rounds / (plan.tp * plan.pp * plan.cp) + params / plan.devices * 40.0 * (
+        plan.dp if plan.zero < 1 else 1.0
+    )
 
 
 def _network_bytes(run: Run) -> float:

@@ -64,7 +64,8 @@ def _section(section: Section, style: Style, *, everything: bool) -> list[str]:
     if everything:
         for kind, parts in section.breakdowns.items():
             if kind != "memory":
-                lines += _bar(words.label(kind.removesuffix(" time")), parts, "s", None, style)
+                unit = "FLOP" if kind == "work" else "s"
+                lines += _bar(words.label(kind.removesuffix(" time")), parts, unit, None, style)
         lines += _all(section, style)
     else:
         lines += _grid(section, style)

@@ -131,3 +131,15 @@ def test_parameters_of_a_bare_number_are_what_was_asked_for():
         answer = estimate(params=params, mode="train")
         assert answer.model["parameters"] == pytest.approx(params, rel=2.6e-3)
     assert parameter_count(lower(load_model("deepseek-v3"), Tokens())) == pytest.approx(671.03e9, rel=1e-3)
+
+
+@pytest.mark.parametrize("model", ["llama-2-7b", "mixtral-8x7b", "gemma-3-12b", "deepseek-v3", "falcon-mamba-7b"])
+@pytest.mark.parametrize("recompute", ["none", "selective", "full"])
+def test_work_by_part_adds_up(model, recompute):
+    section = estimate(model=model, mode="train", recompute=recompute, seq_len=2048, tokens=1e9).sections["train"]
+    work, found = section.breakdowns["work"], section.quantities
+    assert sum(work.values()) == pytest.approx(
+        found["flop_per_token"].mid + found["flop_recomputed"].mid / 1e9, rel=1e-9
+    )
+    rebuilt = sum(value for name, value in work.items() if name.endswith("rebuilt"))
+    assert rebuilt == pytest.approx(found["flop_recomputed"].mid / 1e9, rel=1e-9)
