@@ -36,7 +36,8 @@ Made by `python docs/generate_accuracy_serving.py > docs/accuracy-serving.md`. W
 3. An engine adds host times: of a step, of each sequence in it, of a layer in steps that are not replayed from a graph, and of
    its front end; and its documented scheduler knobs (chunk, memory share, how it admits).
 4. Closed forms ([schedule.py](../capacity/formulas/schedule.py)) make the load: each of the other requests' prompts stalls a
-   request once while it answers; prompts queue as in M/D/1, the opening burst waits its turn, requests beyond the
+   request once while it answers; prompts queue as in M/D/1 (where all requests are of one length, groups of five stay
+   together and wait for each other), the opening burst waits its turn, requests beyond the
    cache wait for a whole one to finish. With a pool of their own for prompts, steps are free of them and the first token
    waits for the pool.
 

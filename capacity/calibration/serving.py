@@ -200,6 +200,8 @@ class Runs:
         decoding = step * output / per_step
         queue: Any = schedule.prompt_queue_wait_s(work, decoding, running)
         together: Any = schedule.lock_step_wait_s(work, running)
+        grouped: Any = schedule.group_wait_s(work, running, queue)
+        queue = np.where(column["spread"] == 0.0, grouped, queue)
         waiting = np.where(column["share"] == 0.5, together, queue)
         burst: Any = schedule.burst_wait_s(work, np.maximum(column["asked"], running))
         front = own("front_end_ms") * 1e-3 + values[names["front_end_token_us"]] * 1e-6 * tokens
@@ -242,6 +244,7 @@ def _lowered(row: dict[str, Any]) -> dict[str, Any]:
         "pooled": float(pooled),
         "per_step": float(1.0 + service.accepted),
         "burst": float(service.burst),
+        "spread": float(service.spread),
         "receive_steps": float(service.receive_steps),
     }
 

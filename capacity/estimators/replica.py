@@ -43,8 +43,9 @@ class Service(Record):
     """How requests are served, whatever the device: engine, formats and what a load looks like.
 
     word: the weight format's name; formats: by precision group; kv_format, kv_bytes: of the cache. spread: lengths lie
-    between 1 - spread and 1 of the longest; variation: deviation of an answer's length over its mean. burst: share of requests that arrive together at the start. prefix_hit: share of
-    prompt tokens whose keys are cached already. drafted: tokens proposed for each checked one; accepted: of these
+    between 1 - spread and 1 of the longest; variation: deviation of an answer's length over its mean. burst: share of
+    requests that arrive together at the start, and of those that still do a round later. prefix_hit: share of prompt
+    tokens whose keys are cached already. drafted: tokens proposed for each checked one; accepted: of these
     on average. receive_steps: decode steps after which the engine looks for new requests. sampled: tokens
     are drawn, not the likeliest taken.
     prefill_workers: replicas that only read prompts, laid out by prefill_plan, and hand the cache over (0: none).
@@ -57,7 +58,7 @@ class Service(Record):
     kv_bytes: float
     spread: float = 0.2
     variation: float = 0.0
-    burst: float = 0.1
+    burst: float = 0.14
     prefix_hit: float = 0.0
     drafted: float = 0.0
     accepted: float = 0.0
@@ -424,6 +425,7 @@ def first_token_s(load: Load, step: float, work: float, prompt: float, decoding:
         waiting = schedule.lock_step_wait_s(work, each)
     else:
         waiting = schedule.prompt_queue_wait_s(work, decoding, each)
+        waiting = waiting if load.service.spread else schedule.group_wait_s(work, each, waiting)
     burst = schedule.burst_wait_s(work, max(load.workload.concurrency / load.plan.attention_dp, each))
     return schedule.time_to_first_token_s(prompt, looks, waiting, burst, load.service.burst, front)
 

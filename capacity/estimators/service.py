@@ -92,7 +92,7 @@ def point(case: Case, workload: Workload, service: Service, load: Load, running:
         load.model,
         replace(workload, concurrency=running),
         case.cluster,
-        replace(service, burst=0.0),
+        replace(service, burst=0.0, spread=service.spread or 0.2),  # requests come one by one
         replace(load.plan, dp=1.0),
     )
     step, work, prompt = total(one.step), scaled(total(one.work), 1.0 / one.plan.pp), total(one.prompt)

@@ -199,7 +199,13 @@ def _habits(case: Case) -> dict[str, Any]:
     found: dict[str, Any] = {
         "spread": take("length spread", case.number("length_spread", "1", 0.0, 1.0), 0.2, "1", "lengths from 0.8 to 1"),
         "variation": case.number("output_variation", "1", 0.0, 3.0) or 0.0,
-        "burst": take("opening burst", case.number("burst", "1", 0.0, 1.0), 0.1, "1", "one round of ten comes at once"),
+        "burst": take(
+            "opening burst",
+            case.number("burst", "1", 0.0, 1.0),
+            0.14,
+            "1",
+            "one round of ten comes at once and is slow to come apart",
+        ),
         "prefix_hit": case.number("prefix_hit", "1", 0.0, 1.0) or 0.0,
         "receive_steps": case.number("receive_steps", "1", 1.0, 1000.0, whole=True) or 1.0,
     }

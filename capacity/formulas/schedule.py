@@ -192,6 +192,21 @@ def lock_step_wait_s(prompt_s: float, running: float) -> float:
     return prompt_s * 0.5 * (running - 1.0)
 
 
+# Requests of one length that stay together from answer to answer: half of those before wait for each other. Measured.
+TOGETHER = 5.0
+
+
+@formula(unit="s", symbol="W_g")
+def group_wait_s(prompt_s: float, running: float, queue_s: float) -> float:
+    """Wait of a prompt where all lengths are the same: prompts read in one step end in one step, and come back so.
+
+    1. Groups of 5 requests stay together, whatever the lengths and the load (fixed-length sweeps of two engines).
+    2. Never less than the wait of requests that come and go evenly.
+    """
+    together = prompt_s * 0.5 * (ops.minimum(running, TOGETHER) - 1.0)
+    return ops.maximum(together, queue_s)
+
+
 @formula(unit="s", symbol="W_0")
 def burst_wait_s(prompt_s: float, arriving: float) -> float:
     """Mean wait of `arriving` prompts that come at once, one's own included: half of them are before it."""

@@ -164,6 +164,9 @@ def request_of(row: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         assumed.append(
             f"new requests received every {request['receive_steps']:g} steps, as published launch scripts set it here"
         )
+    if sweep and request["prompt_len"] % 1000.0 == 0.0:
+        request["burst"] = 0.0
+        assumed.append("warmed up: lengths in round thousands are of clients that measure a steady load")
     if prefix:
         request |= _pool(row, model, assumed)
     if _flag(row.get("mtp_suspect")):

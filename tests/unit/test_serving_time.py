@@ -151,6 +151,13 @@ def test_a_prompt_waits_for_half_of_the_others_at_most():
     assert schedule.burst_wait_s(1.0, 9.0) == 5.0  # the mean of 1, 2 ... 9
 
 
+def test_requests_of_one_length_wait_in_groups():
+    """Of five that came together two are before the mean one; a queue that is longer counts instead."""
+    assert schedule.group_wait_s(1.0, 64.0, 0.5) == 2.0
+    assert schedule.group_wait_s(1.0, 64.0, 3.0) == 3.0
+    assert schedule.group_wait_s(1.0, 1.0, 0.0) == 0.0
+
+
 def test_drafts_give_a_geometric_sum():
     assert schedule.tokens_per_step(3.0, 0.5) == 1.0 + 0.5 + 0.25 + 0.125
     assert schedule.tokens_per_step(3.0, 0.0) == 1.0
