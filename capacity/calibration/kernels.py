@@ -11,39 +11,31 @@
 from __future__ import annotations
 
 import os
-import zlib
 from itertools import pairwise
 
 import numpy as np
 
 from capacity.calibration.fit import fit
+from capacity.calibration.kernel_rows import Rows, groups_of
+from capacity.calibration.profile_file import Fitted, write_profile
 from capacity.catalogue import load_device
-from capacity.errors import CapacityError, InputError
-from capacity.laws.kernels.facts import facts_of
+from capacity.errors import InputError
 from capacity.laws.kernels.parameters import SPECS, names_of, starts
 from capacity.laws.kernels.profile import FOLDER, fitted_parameters
-from capacity.laws.kernels.tables import NAMES, SHAPES, chosen, known, launch_s, prepared, regime, seconds, subs
-from capacity.record import Record, replace
-from capacity.validation.baselines import bytes_moved
-from capacity.validation.kernels import BEST, columns_of, read_tables
+from capacity.laws.kernels.tables import SHAPES, chosen, launch_s, regime, seconds
+from capacity.record import replace
+from capacity.validation.kernels import BEST, read_tables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     import pandas as pd
 
-    from capacity.laws.kernels.facts import Facts
-
     Talk = Callable[[str], None]
 
 FITTED_TENTHS, KEPT_TENTHS, UNSEEN_TENTHS = range(7), range(7, 9), (9,)
-# A row is set aside if it moves its bytes faster than this share of the datasheet's bandwidth and could not have
-# found them in the last-level cache.
-MOST_OF_BANDWIDTH, CACHES = 1.0, 4.0
-# Ops whose bytes follow from the shape; an expert layer reads the experts its routing picks.
-CERTAIN = ("gemm", "prefill", "decode")
 # A regime with fewer kept rows takes the quantiles of all of them.
 LEAST_KEPT = 60
 # Fewer rows than this carry no parameters of their own: the pool's are taken.
@@ -53,42 +45,6 @@ POOL_ROWS = 250
 QUANTILES = (0.05, 0.5, 0.95)
 # Nothing within this (in logarithms) is believed: repeats of a measurement differ by as much.
 LEAST_HALF_WIDTH = 0.02
-
-
-class Rows(Record):
-    """Measured kernels of one op, dtype and device."""
-
-    device: str
-    facts: Facts
-    table: Mapping[str, Any]
-    measured: Any
-    tenth: Any
-
-    def part(self, tenths: Iterable[int]) -> Rows:
-        """The rows of some tenths."""
-        index = np.flatnonzero(np.isin(self.tenth, list(tenths)))
-        return Rows(
-            device=self.device,
-            facts=self.facts,
-            table=chosen(self.table, index),
-            measured=self.measured[index],
-            tenth=self.tenth[index],
-        )
-
-
-class Fitted(Record):
-    """One section of a profile: parameters of an op and dtype, with what is known of their errors.
-
-    errors: median and 90th percentile of the absolute error on rows no fit has seen, by what was predicted from
-    what: "unseen" shapes of a device; for the pool each device whose architecture was left out, by name.
-    """
-
-    parameters: dict[str, float]
-    uncertainty: dict[str, float]
-    residuals: dict[str, tuple[float, ...]]
-    range: dict[str, tuple[float, float]]
-    rows: int
-    errors: dict[str, tuple[float, float]]
 
 
 def calibrate(
@@ -105,7 +61,7 @@ def calibrate(
     report: list[dict[str, Any]] = []
     for op, table in read_tables(data).items():
         best = table[(table["engine"] == BEST) | (op == "collective")]
-        groups, aside = _groups(op, best)
+        groups, aside = groups_of(op, best)
         siblings: list[float] = []
         for sub in sorted({key for _, key in groups}):
             mine = {device: rows for (device, key), rows in groups.items() if key == sub}
@@ -138,48 +94,10 @@ def calibrate(
     files = []
     for name, ops_ in profiles.items():
         extra = {"widening": widening, "engines": engines} if name == "pool" else {}
-        files.append(_write(os.path.join(output, f"{name}.toml"), ops_, extra, source or os.path.abspath(data), date))
-    return {"profiles": report, "files": files}
-
-
-def _groups(op: str, table: pd.DataFrame) -> tuple[dict[tuple[str, str], Rows], dict[tuple[str, str], int]]:
-    """Rows by device and dtype, and how many were set aside."""
-    table = table.reset_index(drop=True)
-    columns = columns_of(table)
-    keys = np.asarray(subs(op, columns), dtype=object)
-    ready = prepared(op, columns)
-    tenth = tenths(op, table)
-    moved = bytes_moved(op, table)
-    groups: dict[tuple[str, str], Rows] = {}
-    aside: dict[tuple[str, str], int] = {}
-    for (name, sub), part in table.groupby(["device", keys], sort=True):
-        try:
-            device = load_device(str(name))
-        except CapacityError:
-            continue
-        if not known(op, str(sub)):
-            continue
-        facts = facts_of(device)
-        index = part.index.to_numpy()
-        measured = part["seconds"].to_numpy(dtype=float)
-        fast = moved[index] / measured > MOST_OF_BANDWIDTH * facts.memory_bytes_per_s
-        impossible = fast & (moved[index] > CACHES * facts.l2_bytes) & (op in CERTAIN)
-        keep = np.isfinite(measured) & (measured > 0.0) & ~impossible
-        aside[device.id, str(sub)] = int(impossible.sum())
-        groups[device.id, str(sub)] = Rows(
-            device=device.id,
-            facts=facts,
-            table=chosen(ready, index[keep]),
-            measured=measured[keep],
-            tenth=tenth[index[keep]],
+        files.append(
+            write_profile(os.path.join(output, f"{name}.toml"), ops_, extra, source or os.path.abspath(data), date)
         )
-    return groups, aside
-
-
-def tenths(op: str, table: pd.DataFrame) -> np.ndarray:
-    """Which tenth each row is dealt to, by its shape alone: the same on every device and engine."""
-    shape = table[[*NAMES[op], *SHAPES[op]]].astype(str).agg("|".join, axis=1)
-    return np.array([zlib.crc32(f"{op}|{one}".encode()) % 10 for one in shape])
+    return {"profiles": report, "files": files}
 
 
 def _predict(op: str, sub: str, groups: list[Rows]) -> Any:
@@ -228,15 +146,7 @@ def _joint(op: str, sub: str, groups: dict[str, Rows], hops: int) -> Any:
         index = np.arange(len(seen.measured))
         if len(index) > POOL_ROWS:
             index = np.sort(chance.choice(index, POOL_ROWS, replace=False))
-        some.append(
-            Rows(
-                device=rows.device,
-                facts=rows.facts,
-                table=chosen(seen.table, index),
-                measured=seen.measured[index],
-                tenth=seen.tenth[index],
-            )
-        )
+        some.append(seen.at(index))
     some = [one for one in some if len(one.measured)]
     measured = np.concatenate([one.measured for one in some])
     weights = np.concatenate([np.full(len(one.measured), POOL_ROWS / len(one.measured)) for one in some])
@@ -370,7 +280,7 @@ def _engines(
         return {}
     groups: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for engine, part in rest.groupby("engine"):
-        for (device, sub), rows in _groups(op, part)[0].items():
+        for (device, sub), rows in groups_of(op, part)[0].items():
             fitted = profiles.get(device, {}).get(op, {}).get(sub)
             if fitted is None or len(rows.measured) < LEAST_ROWS:
                 continue
@@ -392,42 +302,3 @@ def _wider(ratio: np.ndarray, regimes: np.ndarray, residuals: Mapping[str, tuple
     low = np.array([residuals[str(name)][0] for name in regimes])
     high = np.array([residuals[str(name)][2] for name in regimes])
     return float(np.quantile(np.maximum(ratio / low, ratio / high), 0.9))
-
-
-def _write(path: str, ops_: dict[str, dict[str, Fitted]], extra: dict[str, Any], source: str, date: str) -> str:
-    """A profile as TOML, whole or not at all."""
-
-    def text(value: object) -> str:
-        return '"' + str(value).replace("\\", "/").replace('"', "'") + '"'
-
-    lines = ["schema = 2", f"source = {text(source)}", f"date = {text(date)}"]
-    for op, by_sub in ops_.items():
-        for sub, one in by_sub.items():
-            head = f'{op}."{sub}"'
-            lines += ["", f"[{head}]", f"rows = {one.rows}", "", f"[{head}.parameters]"]
-            lines += [f"{name} = {value:.5g}" for name, value in one.parameters.items()]
-            lines += ["", f"[{head}.uncertainty]"]
-            lines += [f"{name} = {value:.2g}" for name, value in one.uncertainty.items()]
-            lines += ["", f"[{head}.residuals]"]
-            lines += [f"{name} = [{', '.join(f'{q:.4f}' for q in values)}]" for name, values in one.residuals.items()]
-            lines += ["", f"[{head}.range]"]
-            lines += [f"{name} = [{low:.12g}, {high:.12g}]" for name, (low, high) in one.range.items()]
-            lines += ["", f"[{head}.errors]"]
-            lines += [f'"{name}" = [{middle:.4f}, {most:.4f}]' for name, (middle, most) in one.errors.items()]
-    for op, widths in extra.get("widening", {}).items():
-        lines += ["", f"[widening.{op}]"]
-        lines += [f"{name} = {value:.3f}" for name, value in widths.items()]
-    for brand, by_op in extra.get("engines", {}).items():
-        for op, factors in by_op.items():
-            lines += ["", f"[engines.{brand}.{op}]"]
-            lines += [f'"{sub}" = [{slower:.3f}, {wider:.3f}]' for sub, (slower, wider) in factors.items()]
-    partial = f"{path}.{os.getpid()}"
-    try:
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write("\n".join(lines) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        raise InputError(f"{path[:200]}: cannot be written ({error.strerror or error})") from None
-    return path

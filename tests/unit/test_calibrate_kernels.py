@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from capacity.calibration.fit import fit
-from capacity.calibration.kernels import UNSEEN_TENTHS, tenths
+from capacity.calibration.kernel_rows import tenths
+from capacity.calibration.kernels import UNSEEN_TENTHS
 from capacity.catalogue import load_device
 from capacity.laws.kernels.facts import facts_of
 from capacity.laws.kernels.parameters import SPECS, Parameter

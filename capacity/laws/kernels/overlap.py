@@ -21,7 +21,7 @@ def join(a: Any, b: Any, p: float) -> Any:
 
 def resident(x: Any, share: float, l2: float, gain: Any) -> Any:
     """Factor on a DRAM time when x bytes may still sit in L2 from the previous call: 1/gain below share*l2, 1 above."""
-    h = 1.0 / (1.0 + (x / (share * l2)) ** 4)
+    h = 1.0 / (1.0 + (x / (share * l2)) ** 8)
     return 1.0 - h + h / gain
 
 
