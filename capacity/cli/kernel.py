@@ -24,7 +24,7 @@ COMMAND = Command(
         "capacity kernel gemm m=16 n=8192 k=8192 --dtype fp8 --device b200",
         "capacity kernel decode batch=32 context_len=8192 n_heads=64 n_kv_heads=8",
         "capacity kernel prefill seq_len=8192 n_heads=32 n_kv_heads=8 window=1024",
-        "capacity kernel expert tokens=64 hidden=4096 expert_ffn=768 topk=8 n_experts=64",
+        "capacity kernel expert tokens=8 hidden=4096 expert_ffn=768 topk=8 n_experts=64",
         "capacity kernel collective collective=alltoall n_devices=8 message_bytes=1e7",
     ),
     words=("OP", "what is run, and its shape as NAME=VALUE"),
