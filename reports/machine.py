@@ -183,9 +183,9 @@ def page(measured, environments, measurements, laws, fit, scores, sheet) -> list
         "",
         "![predicted against measured](parity.svg)",
         "",
-        *table(scores, ("metric",)),
+        *table(scores, ()),
         "",
-        *table(scores, ("metric", "family"), ("step_time_s", "pass_time_s")),
+        *table(scores, ("family",), ("step_time_s", "pass_time_s")),
         "",
         "![phases](phases.svg)",
         "",
@@ -243,17 +243,14 @@ def anchors(measurements) -> list[str]:
 
 def table(scores, keys, metrics=None) -> list[str]:
     lines = [
-        f"| {' | '.join(keys)} | rows | median error | 90 % below | bias | interval holds | naive |",
-        f"|{' --- |' * len(keys)} --: | --: | --: | --: | --: | --: |",
+        f"| {' | '.join(('metric', *keys))} | rows | median error | 90 % below | bias | interval holds | naive |",
+        f"| --- |{' --- |' * len(keys)} --: | --: | --: | --: | --: | --: |",
     ]
     for group in scores["groups"]:
-        if tuple(group["by"]) != keys or (metrics and group["by"]["metric"] not in metrics):
+        if tuple(group["by"]) != keys or (metrics and group["metric"] not in metrics):
             continue
-        cells = [str(group["by"][key]) for key in keys]
-        cells += [
-            f"{group['priced']} of {group['n']}",
-            *(share(group.get(name)) for name in ("mdape", "p90_absolute", "bias", "coverage_90", "baseline_mdape")),
-        ]
+        cells = [group["metric"], *(str(group["by"][key]) for key in keys), f"{group['priced']} of {group['n']}"]
+        cells += [share(group.get(name)) for name in ("mdape", "p90_absolute", "bias", "coverage_90", "baseline_mdape")]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 

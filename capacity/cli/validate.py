@@ -106,7 +106,8 @@ def _screen(scores: dict[str, Any], keys: tuple[str, ...], chosen: Style) -> lis
     lines += ["", chosen.paint("furthest off", "dim")]
     for row in scores["worst"][:WORST_SHOWN]:
         ratio = row["predicted"][1] / row["measured"]
-        lines.append(chosen.text(f"  {row['id']:<18} predicted {ratio:.2f} of measured  {row['why']}"[: chosen.width]))
+        name = layout.clip(row["id"], max(chosen.width - 32, 18), chosen)
+        lines.append(chosen.text(f"  {name:<18} predicted {ratio:.2f} of measured  {row['why']}"[: chosen.width]))
     lines += [chosen.text(line) for line in _layouts(scores.get("sweeps", {"n": 0}))]
     for why, count in scores["unpriced"].items():
         lines.append(chosen.text(f"  {count} rows not priced: {why}"[: chosen.width]))

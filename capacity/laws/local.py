@@ -36,7 +36,8 @@ def family(op: TracedOp) -> str:
             return "batched product"
         return "thin product" if min(op.m, op.n) <= THIN_ROWS else "product"
     if op.kind == "attention":
-        return "attention backward" if _BACKWARD in op.name else "attention step" if op.m <= THIN_ROWS else "attention"
+        what = "attention backward" if _BACKWARD in op.name else "attention step" if op.m <= THIN_ROWS else "attention"
+        return f"{op.layout} {what}".strip()
     if op.kind == "convolution":
         direction = "convolution backward" if _BACKWARD in op.name else "convolution"
         return f"{direction}, channels {op.layout}"
@@ -124,7 +125,7 @@ class LocalLaws(Record):
         if found is not None:
             return found
         name, _, dtype = law.rpartition(" ")
-        general = name.removeprefix("thin ").removesuffix("-thin")
+        general = name.removeprefix("thin ").removesuffix("-thin").removeprefix("cached ")
         if general != name and f"{general} {dtype}" in self.seconds:
             return self.seconds[f"{general} {dtype}"]
         for other in (f"{name} {near}" for near in _NEAREST.get(dtype, ("fp32",))):

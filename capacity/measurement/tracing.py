@@ -228,9 +228,11 @@ def _shaped(row: TracedOp, name: str, args: Any, kwargs: Any, inputs: list[Any],
         keys = key.shape[-2]
         causal = any(argument is True for argument in args) or bool(kwargs.get("is_causal"))
         flop = 2.0 * b * h * q * keys * (size + value.shape[-1]) * (0.5 if causal and q > 1 else 1.0)
+        # Keys of a head lie together in a cache, and between those of other heads as a projection leaves them.
+        layout = "cached" if key.stride(-2) == size and not backward else ""
         return replace(
-            row, batch=float(b * h), m=float(q), n=float(keys), k=float(size), flop=flop * (2.5 if backward else 1.0)
-        )
+            row, batch=float(b * h), m=float(q), n=float(keys), k=float(size), flop=flop * (2.5 if backward else 1.0), layout=layout
+        )  # fmt: skip
     if row.kind == "convolution":
         backward = "backward" in name
         weight = inputs[2] if backward else inputs[1]

@@ -29,12 +29,12 @@ STEP, PASS, PHASE, MEMORY = "step_time_s", "pass_time_s", "phase_time_s", "peak_
 WORKLOADS = ("training", "inference")
 COVERAGE = 0.9
 VIEWS = {
-    "metric": ("metric",),
-    "family": ("metric", "family"),
-    "dtype": ("metric", "dtype"),
-    "form": ("metric", "form"),
-    "phase": ("metric", "phase"),
-    "all": ("metric", "family", "dtype"),
+    "metric": (),
+    "family": ("family",),
+    "dtype": ("dtype",),
+    "form": ("form",),
+    "phase": ("phase",),
+    "all": ("family", "dtype"),
 }
 
 
@@ -52,8 +52,8 @@ def validate(data: str | None = None) -> dict[str, Any]:
     groups: list[dict[str, Any]] = []
     for metric, part in scored.items():
         if len(part):
-            keys = [names for names in VIEWS.values() if names[-1] != "phase" or metric == PHASE]
-            groups += scoring.groups(part, metric, keys)
+            keys = [names for names in VIEWS.values() if names and (names[-1] != "phase" or metric == PHASE)]
+            groups += [{"by": {}, **scoring.score(part, metric)}, *scoring.groups(part, metric, keys)]
     whole = rows[rows["metric"].isin((STEP, PASS))]
     unpriced = rows[rows["mid"].isna()]
     return {

@@ -43,12 +43,14 @@ def _cases(profile: str, machine: Machine) -> Iterable[dict[str, Any]]:
 
 def _decode(profile: str, machine: Machine) -> Iterable[dict[str, Any]]:
     scale = 1 if machine.device == "cpu" else 4
+    shapes = ((1, 16, 384), (1, 8, 128), (2, 12, 1024), (8, 8, 512), (4, 4, 640))
     for dtype in ("fp32", "bf16"):
-        for sequences, heads, keys in ((1, 12, 512), (1, 8, 2048), (8, 8, 512)) if profile == FULL else ((1, 8, 512),):
-            yield {
-                "dtype": dtype, "sequences": sequences, "heads": heads * scale, "queries": 1, "keys": keys, "size": 64,
-                "causal": False, "backward": False,
-            }  # fmt: skip
+        for sequences, heads, keys in shapes if profile == FULL else shapes[:1]:
+            for queries in (1, 96) if profile == FULL else (1,):
+                yield {
+                    "dtype": dtype, "sequences": sequences, "heads": heads * scale, "queries": queries, "keys": max(keys, queries),
+                    "size": 64, "causal": False, "backward": False, "cached": True,
+                }  # fmt: skip
 
 
 def _build(parameters: Mapping[str, Any], machine: Machine) -> Work:
@@ -59,6 +61,8 @@ def _build(parameters: Mapping[str, Any], machine: Machine) -> Work:
     dtype, causal, backward = parameters["dtype"], parameters["causal"], parameters["backward"]
 
     def numbers(length: int) -> Any:
+        if parameters.get("cached"):  # keys of a head lie together
+            return torch.randn(b, h, length, d, device=machine.device).to(dtype_of(dtype))
         # As a model makes them: one projection, split into heads by a view.
         flat = torch.randn(b, length, h * d, device=machine.device).to(dtype_of(dtype))
         return flat.view(b, length, h, d).transpose(1, 2).requires_grad_(backward)
@@ -85,5 +89,5 @@ def _build(parameters: Mapping[str, Any], machine: Machine) -> Work:
 
 FAMILIES = (
     Kernel("attention", "fused attention over whole sequences", _cases, _build),
-    Kernel("attention-decode", "one new token against cached keys", _decode, _build),
+    Kernel("attention-decode", "new tokens against cached keys", _decode, _build),
 )
