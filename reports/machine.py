@@ -65,7 +65,7 @@ def main(source: str, folder: str) -> None:
     cases(measurements).to_csv(target / "cases.csv", index=False, float_format="%.6g")
     parity(rows, target / "parity.svg")
     phases(rows, target / "phases.svg")
-    text = "\n".join(page(measured, environments, measurements, laws, fit, scores, datasheet(measured, laws)))
+    text = "\n".join(page(target, measured, environments, measurements, laws, fit, scores, datasheet(measured, laws)))
     (target / "README.md").write_text(text + "\n")
 
 
@@ -137,7 +137,7 @@ def phases(rows: pd.DataFrame, path: Path) -> None:
     plt.close(figure)
 
 
-def page(measured, environments, measurements, laws, fit, scores, sheet) -> list[str]:
+def page(target, measured, environments, measurements, laws, fit, scores, sheet) -> list[str]:
     facts = measured.environment
     known = measured.summaries
     visits = by_case(measurements)
@@ -181,6 +181,9 @@ def page(measured, environments, measurements, laws, fit, scores, sheet) -> list
         "below is one left out of the fit. Intervals of a family come from the errors of the others. *Naive* is a roofline on the",
         "measured ceilings above; for memory, 16 bytes a parameter or the weights alone.",
         "",
+        "Coefficients never saw a workload. Which terms a law has was decided with earlier runs of these workloads in view, so expect",
+        "networks of other kinds to be somewhat worse.",
+        "",
         "![predicted against measured](parity.svg)",
         "",
         *table(scores, ()),
@@ -204,6 +207,7 @@ def page(measured, environments, measurements, laws, fit, scores, sheet) -> list
         *(f"- `{name}`: {one.status}; {one.why}" for name, one in sorted(failed.items())),
         "",
         *stability(environments, measurements),
+        *notes(target),
         "## Again",
         "",
         "```text", "capacity bench --to bench.jsonl --rounds 2 --threads 1", "python reports/machine.py bench.jsonl FOLDER", "```",
@@ -329,6 +333,12 @@ def stability(environments, measurements) -> list[str]:
 
 def facts_of(measured, name):
     return next(one for one in measured.visits if one.case == name).facts
+
+
+def notes(folder: Path) -> list[str]:
+    """What only the people who measured know, from notes.md beside the report."""
+    path = folder / "notes.md"
+    return [*path.read_text().strip().splitlines(), ""] if path.exists() else []
 
 
 def quantile(values, q: float) -> float:
