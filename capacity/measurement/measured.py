@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from capacity.spec.trace import Trace
 
 # What makes two runs comparable.
-_SAME = ("cpu", "gpu", "torch", "threads", "device", "plan")
+_SAME = ("cpu", "gpu", "torch", "threads", "device")
 
 
 class Measured:
@@ -66,6 +66,12 @@ class Measured:
             return None
 
 
+def _setting(facts: Mapping[str, Any]) -> list[Any]:
+    """The machine and what was set; how long a visit sampled does not matter."""
+    plan = {name: value for name, value in (facts.get("plan") or {}).items() if name != "budget_s"}
+    return [*(facts.get(name) for name in _SAME), plan]
+
+
 def _latest(
     environments: Mapping[str, Mapping[str, Any]], measurements: Sequence[Measurement], path: str
 ) -> tuple[Mapping[str, Any], list[Measurement]]:
@@ -74,5 +80,5 @@ def _latest(
     if not good:
         raise InputError(f"{path}: holds no measurement that succeeded: run `capacity bench --to {path}`")
     last = environments[good[-1].environment]
-    same = {key for key, facts in environments.items() if all(facts.get(name) == last.get(name) for name in _SAME)}
+    same = {key for key, facts in environments.items() if _setting(facts) == _setting(last)}
     return last, [visit for visit in good if visit.environment in same]

@@ -392,3 +392,23 @@ def test_a_slow_control_kernel_is_named():
     text = findings(beside(1.0, "a"), beside(1.0, "b"), beside(1.4, "c"))
     assert "40% slower" in text
     assert text.count("control kernel") == 1
+
+
+def test_visits_of_one_machine_and_setting_belong_together_however_long_they_were(tmp_path):
+    from capacity.measurement.measured import Measured
+
+    path = str(tmp_path / "m.jsonl")
+    plan = {"threads": 1, "allocator": "pinned"}
+    with Store(path) as store:
+        for key, facts in (
+            ("other", {"cpu": "a", "plan": {**plan, "threads": 2}}),
+            ("short", {"cpu": "a", "plan": {**plan, "budget_s": 0.1}}),
+            ("long", {"cpu": "a", "plan": {**plan, "budget_s": 9.0}}),
+        ):
+            store.add_environment(key, facts)
+        store.add(measured("gemm/x", samples=steady(7.0), environment="other"))
+        store.add(measured("gemm/x", samples=steady(1.0), environment="short", round=1))
+        store.add(measured("gemm/x", samples=steady(1.0), environment="long", round=2))
+    found = Measured(path)
+    assert [visit.environment for visit in found.visits] == ["short", "long"]
+    assert found.summaries["gemm/x"].seconds == pytest.approx(1.0, rel=0.05)
