@@ -16,6 +16,7 @@ from capacity.estimators.power import emissions, power_of, prices
 from capacity.estimators.pricing import peak_flop_per_s
 from capacity.estimators.rigs import rivals
 from capacity.estimators.stacks import load_stack
+from capacity.estimators.training_beside import beside, beside_values
 from capacity.estimators.training_memory import (
     OPTIMIZER_STATE_BYTES,
     block_activations,
@@ -65,7 +66,7 @@ def training_section(case: Case) -> tuple[Section, dict[str, dict[str, float]]]:
             "time": {name: float(value) for name, value in run.time.items()},
             "work": work_by_part(run),
         },
-        alternatives=_alternatives(case, run, float(quantities["checkpoint"].mid)),
+        alternatives=_alternatives(case, run, quantities),
         warnings=_warnings(case, run),
     )
     return section, sensitivities
@@ -113,11 +114,8 @@ def _account(case: Case, run: Run) -> Account:
     step_mid = total(run.time)
     memory_mid = total(run.memory)
     network_bytes = _network_bytes(run)
-    steps = schedule.optimizer_steps(
-        sourced(workload.tokens, "training tokens"),
-        sourced(workload.global_batch, "global batch"),
-        sourced(workload.seq_len, "sequence length"),
-    )
+    extra = beside(run, step_mid)
+    steps = extra.steps
     token_bytes = 2.0 if model.vocab_size <= 65536.0 else 4.0
     # Of a model whose own weights are frozen only the adapters are saved.
     saved_params = params if trained else lora_elements(model, workload, Plan())
@@ -126,20 +124,26 @@ def _account(case: Case, run: Run) -> Account:
     work_step = scaled(model_flop_sequence, workload.global_batch)
     fewest = case_fewest(case, run)
     active = active_params(model)
+    goodput = extra.goodput(step_mid, kept)
+    busy = extra.activity(step_mid, forward / sequences / (model_flop_sequence + recomputed) / workload.tokens)
 
     def quantities(factor: Mapping[str, float]) -> dict[str, Value]:
         step = scaled(step_mid, factor.get("step time", 1.0))
-        running = schedule.run_time_s(steps, step, kept)
+        aside = scaled(extra.seconds, factor.get("step time", 1.0))
+        running = schedule.run_time_s(extra.full, step, kept, aside)
         rate = workload.global_batch * workload.seq_len / step
         mfu = schedule.model_flop_utilisation(work_step, step, devices, peak)
         hardware = work_step + recomputed * workload.global_batch
         hfu = schedule.model_flop_utilisation(hardware, step, devices, peak)
         bandwidth_share = min(moved / (step * cluster.device.memory_bytes_per_s), 1.0)
-        power = power_of(cluster, min(hfu, 1.0), bandwidth_share, factor.get("power", 1.0))
+        power = power_of(
+            cluster, min(scaled(hfu, busy), 1.0), min(bandwidth_share * busy, 1.0), factor.get("power", 1.0)
+        )
         used = energy.energy_j(power, running)
         values = {
             "step_time": Value(step, "s", "one optimizer step"),
-            "run_time": Value(running, "s", f"{float(steps):,.0f} steps at {float(kept):.1%} goodput"),
+            "run_time": Value(running, "s", f"{float(steps):,.0f} steps at {float(goodput):.1%} goodput"),
+            "goodput": Value(goodput, "fraction", "of the run's time, in full steps at full pace"),
             "tokens_per_s": Value(rate, "1/s", "trained tokens a second, all devices"),
             "tokens_per_s_per_device": Value(rate / devices, "1/s", "trained tokens a second, each device"),
             "mfu": Value(mfu, "fraction", "model FLOPs over dense peak, attention as the full square"),
@@ -175,6 +179,7 @@ def _account(case: Case, run: Run) -> Account:
             "carbon": Value(emissions(cluster, used), "g", "operational, location-based"),
             "device_hours": Value(running * devices / 3600.0, "1", "devices x hours"),
         }
+        values |= beside_values(extra, factor.get("step time", 1.0))
         values |= prices(cluster, devices, running, factor.get("price", 1.0))
         if fewest is not None:
             values["fewest_devices"] = Value(fewest, "1", "that hold it at all (ZeRO-3, full recomputation)")
@@ -346,7 +351,7 @@ def _verdict(run: Run, quantities: Mapping[str, Any]) -> str:
     return text + f"; bound by {_binding(run)}"
 
 
-def _alternatives(case: Case, run: Run, checkpoint: float) -> tuple[dict[str, Any], ...]:
+def _alternatives(case: Case, run: Run, quantities: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
     """The same run on as many of other devices, best time first."""
     rows: list[dict[str, Any]] = []
     free = {
@@ -354,6 +359,10 @@ def _alternatives(case: Case, run: Run, checkpoint: float) -> tuple[dict[str, An
         for key, value in case.request.items()
         if key not in ("tp", "pp", "dp", "ep", "zero", "micro_batch", "recompute", "interleave")
     }
+    checkpoint = float(quantities["checkpoint"].mid)
+    # Evaluation and a batch ramp take the same share everywhere.
+    own, _ = goodput_of(run.cluster, checkpoint, run.plan.devices)
+    beside_share = float(quantities["goodput"].mid / own)
     for cluster, profile in rivals(case.cluster, case.profile, tuple(case.request.get("catalogue", ()))):
         other, device = run, cluster.device
         if device.id != run.cluster.device.id:
@@ -368,7 +377,7 @@ def _alternatives(case: Case, run: Run, checkpoint: float) -> tuple[dict[str, An
             except InputError:
                 continue
         kept, _ = goodput_of(other.cluster, checkpoint, run.plan.devices)
-        rate = run.workload.global_batch * run.workload.seq_len / sum(other.time.values()) * kept
+        rate = run.workload.global_batch * run.workload.seq_len / sum(other.time.values()) * kept * beside_share
         rows.append(
             {
                 "device": device.id,

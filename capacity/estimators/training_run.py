@@ -9,9 +9,10 @@ from capacity.estimators.case import training_precision
 from capacity.estimators.lowering import Tokens, active_parameter_count, lower, parameter_count
 from capacity.estimators.pricing import Pricer, peak_flop_per_s
 from capacity.estimators.stacks import load_stack
+from capacity.estimators.training_beside import read_beside
 from capacity.estimators.training_memory import OPTIMIZER_STATE_BYTES, training_memory, weights_of
-from capacity.estimators.training_time import Network, forward_time, step_time
-from capacity.formula import scaled, sourced
+from capacity.estimators.training_time import Network, evaluation_time, forward_time, step_time
+from capacity.formula import scaled, sourced, total
 from capacity.formulas import flops, scaling, schedule
 from capacity.record import Record, replace
 from capacity.spec.plan import CP_KINDS, OFFLOADED, SCHEDULES
@@ -39,7 +40,11 @@ STORAGE_BYTES_PER_S_PER_NODE = 2e9
 
 
 class Run(Record):
-    """One model trained one way on one cluster, with its parts priced."""
+    """One model trained one way on one cluster, with its parts priced.
+
+    rounds: micro-batches a step. evaluation_s: of one evaluation, sequence_s: what a sequence adds to a step; both 0 where
+    the workload has no use for them.
+    """
 
     model: ModelSpec
     table: tuple[Op, ...]
@@ -51,6 +56,8 @@ class Run(Record):
     memory: dict[str, float]
     time: dict[str, float]
     rounds: float
+    evaluation_s: float = 0.0
+    sequence_s: float = 0.0
 
 
 def read_workload(case: Case) -> tuple[Workload, float]:
@@ -108,6 +115,7 @@ def read_workload(case: Case) -> tuple[Workload, float]:
         optimizer=optimizer,
         precision=precision,
         lora_rank=rank,
+        **read_beside(case, tokens, seq_len, batch),
     )
     devices = case.devices
     if devices is None and all(name in case.request for name in _CUTS):
@@ -233,17 +241,20 @@ def price_run(
     def table_of(plan: Plan) -> tuple[Op, ...]:
         return lower(model, feeding.learn(model, plan.micro_batch, workload.seq_len))
 
+    site = case.site_factor
+
+    def step_of(plan: Plan, rounds: float) -> dict[str, float]:
+        parts = step_time(model, table_of(plan), weights, workload, plan, network, pricer, stack, rounds)
+        if workload.teacher is not None:
+            dense = replace(plan, ep=1.0, etp=None)
+            parts["teacher"] = scaled(forward_time(workload.teacher, workload, dense, network, pricer, stack), rounds)
+        return parts if site == 1.0 else {name: scaled(part, site) for name, part in parts.items()}
+
     priced: dict[Plan, dict[str, float]] = {}
 
     def price(plan: Plan) -> dict[str, float]:
         if plan not in priced:
-            parts = step_time(model, table_of(plan), weights, workload, plan, network, pricer, stack, rounds_of(plan))
-            if workload.teacher is not None:
-                parts["teacher"] = scaled(
-                    forward_time(workload.teacher, workload, plan, network, pricer, stack), rounds_of(plan)
-                )
-            site = case.site_factor
-            priced[plan] = parts if site == 1.0 else {name: scaled(part, site) for name, part in parts.items()}
+            priced[plan] = step_of(plan, rounds_of(plan))
         return priced[plan]
 
     fitting = True
@@ -253,7 +264,16 @@ def price_run(
         layout.check(model, plan, devices)
     rounds = rounds_of(plan)
     held = training_memory(model, weights, workload, plan, rounds, context)
-    return Run(model, table_of(plan), weights, workload, plan, cluster, fitting, held, price(plan), rounds)
+    parts = price(plan)
+    evaluation_s = sequence_s = 0.0
+    if workload.eval_tokens:
+        evaluation_s = scaled(evaluation_time(model, workload, plan, network, pricer, stack), site)
+    if workload.ramp_tokens:
+        twice = total(step_of(plan, 2.0 * rounds))
+        sequence_s = schedule.sequence_time_s(twice, total(parts), rounds * plan.dp * plan.micro_batch)
+    return Run(
+        model, table_of(plan), weights, workload, plan, cluster, fitting, held, parts, rounds, evaluation_s, sequence_s
+    )
 
 
 def goodput_of(cluster: Cluster, checkpoint: float, devices: float) -> tuple[float, float]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from capacity.spec.plan import Plan
     from capacity.spec.workload import Workload
 
-__all__ = ["Network", "assemble", "forward_time", "step_time"]
+__all__ = ["Network", "assemble", "evaluation_time", "forward_time", "step_time"]
 
 # Share of the last stage's head that no other stage's work hides.
 HEAD_IMBALANCE = 0.75
@@ -60,22 +60,33 @@ def step_time(
 def forward_time(
     model: ModelSpec, workload: Workload, plan: Plan, network: Network, pricer: Pricer, stack: Stack
 ) -> float:
-    """Seconds of a forward pass of another model over the same micro-batch in the same layout."""
+    """Seconds of a forward pass of a model over one micro-batch, on the mean stage."""
     table = lower(model, feeding.learn(model, plan.micro_batch, workload.seq_len))
-    plan = replace(plan, recompute="none", ep=1.0, etp=None)
+    plan = replace(plan, recompute="none")
     terms = price_terms(model, table, weights_of(table), workload, plan, network, pricer, 1.0)
-    pace = stack.sustained
+    pace = sourced(stack.sustained, "sustained share of the kernels' pace", stack.source)
+    blocks = _forward_parts(terms, stack, pace)
+    # A forward pass is one of the head's three products, one of four trips to experts, and hides its own gathering.
+    blocks["tensor-parallel traffic"] = scaled(terms.tensor, stack.exposed_forward)
+    blocks["expert routing"] = scaled(terms.routing, 0.5 * (1.0 - stack.routing_overlap))
+    blocks["head"] = scaled(terms.head, 1.0 / (3.0 * pace * plan.pp))
+    together = total(blocks)
     return total(
         {
-            "GEMM": scaled(terms.gemm_forward, 1.0 / pace),
-            "expert products": scaled(terms.expert_forward, stack.grouped / pace),
-            "attention": scaled(terms.attention_forward, 1.0 / (pace * stack.attention)),
-            "element-wise": scaled(terms.elementwise_forward, stack.elementwise),
-            "tensor-parallel traffic": scaled(terms.tensor, stack.exposed_forward),
-            "head": scaled(terms.head, 1.0 / (3.0 * pace * plan.pp)),
-            "sharded weights traffic": terms.gather,
+            "work": together,
+            "sharded weights traffic": schedule.exposed_time_s(together, terms.gather, stack.overlap),
         }
     )
+
+
+def evaluation_time(
+    model: ModelSpec, workload: Workload, plan: Plan, network: Network, pricer: Pricer, stack: Stack
+) -> float:
+    """Seconds of one evaluation: its tokens forward through the pipeline, dealt as those of a step."""
+    sequences = ops.ceil(workload.eval_tokens / workload.seq_len)
+    rounds = schedule.micro_batches(sequences, plan.dp, plan.micro_batch)
+    each = forward_time(model, workload, plan, network, pricer, stack)
+    return schedule.pipeline_time_s(rounds, each, each, sourced(plan.pp, "pipeline stages"), plan.interleave)
 
 
 def assemble(terms: Terms, stack: Stack, host_layer_s: float) -> dict[str, float]:
@@ -108,19 +119,25 @@ def assemble(terms: Terms, stack: Stack, host_layer_s: float) -> dict[str, float
     return parts
 
 
-def _block_parts(terms: Terms, stack: Stack, pace: float, host_layer_s: float) -> dict[str, float]:
-    """Forward, backward and recomputation of a stage's blocks for one micro-batch, by part."""
-    attention_pace = pace * stack.attention
+def _forward_parts(terms: Terms, stack: Stack, pace: float) -> dict[str, float]:
+    """The forward pass of a stage's blocks for one micro-batch, by kind of work."""
     launches = scaled(terms.launches, stack.launches)
-    forward = {
+    return {
         "GEMM": scaled(terms.gemm_forward, 1.0 / pace),
         "expert products": scaled(terms.expert_forward, stack.grouped / pace),
         "casts": scaled(terms.cast_forward, stack.cast),
         "attention": total(
-            {"fused": scaled(terms.attention_forward, 1.0 / attention_pace), "scores": terms.scores_forward}
+            {"fused": scaled(terms.attention_forward, 1.0 / (pace * stack.attention)), "scores": terms.scores_forward}
         ),
         "element-wise": total({"traffic": scaled(terms.elementwise_forward, stack.elementwise), "launches": launches}),
     }
+
+
+def _block_parts(terms: Terms, stack: Stack, pace: float, host_layer_s: float) -> dict[str, float]:
+    """Forward, backward and recomputation of a stage's blocks for one micro-batch, by part."""
+    attention_pace = pace * stack.attention
+    launches = scaled(terms.launches, stack.launches)
+    forward = _forward_parts(terms, stack, pace)
     backward = {
         "GEMM": scaled(terms.gemm_backward, 1.0 / pace),
         "expert products": scaled(terms.expert_backward, stack.grouped / pace),

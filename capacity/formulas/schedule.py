@@ -61,9 +61,59 @@ def optimizer_steps(tokens: float, global_batch: float, seq_len: float) -> float
 
 
 @formula(unit="s", symbol="T_run")
-def run_time_s(steps: float, step_s: float, goodput: float) -> float:
-    """Wall time of a run: all steps, stretched by the time lost to failures, restarts and checkpoints."""
-    return steps * step_s / goodput
+def run_time_s(steps: float, step_s: float, goodput: float, beside_s: float = 0.0) -> float:
+    """Wall time of a run: full steps and what is done beside them, stretched by failures, restarts and checkpoints.
+
+    1. steps of the full batch take step_s each; beside_s is the smaller steps of a batch ramp, and evaluation.
+    """
+    return (steps * step_s + beside_s) / goodput
+
+
+@formula(unit="s", symbol="t_seq")
+def sequence_time_s(twice_s: float, step_s: float, sequences: float) -> float:
+    """What one sequence more adds to a step: twice as many sequences take twice_s."""
+    return (twice_s - step_s) / sequences
+
+
+@formula(unit="1", symbol="S_ramp")
+def ramp_steps(sequences: float, first_batch: float, batch: float) -> float:
+    """Steps of a batch that rises from first_batch to batch, linearly with the sequences seen.
+
+    1. After s of the sequences the batch is b = first_batch + (batch - first_batch) s / sequences.
+    2. A step sees b of them: the sum of ds / b is sequences / (batch - first_batch) x log(batch / first_batch).
+    Valid for: first_batch below batch.
+    """
+    return ops.ceil(sequences / (batch - first_batch) * ops.log(batch / first_batch))
+
+
+@formula(unit="s", symbol="T_ramp")
+def ramp_time_s(
+    sequences: float, first_batch: float, batch: float, least_batch: float, step_s: float, sequence_s: float
+) -> float:
+    """Time of the steps of a batch that rises linearly with the sequences seen.
+
+    1. A step of the full batch takes step_s, and sequence_s less for each sequence it lacks.
+    2. Below least_batch (one micro-batch on each replica) devices idle and a step takes no less.
+    3. The sum over steps, sequences / (batch - first_batch) x db / b, of what each takes.
+    Valid for: first_batch below batch, least_batch at most batch.
+    """
+    pace = sequences / (batch - first_batch)
+    filled = ops.maximum(first_batch, least_batch)
+    fixed_s = step_s - sequence_s * batch
+    growing = batch - filled + filled * ops.log(filled / first_batch)
+    return pace * (fixed_s * ops.log(batch / first_batch) + sequence_s * growing)
+
+
+@formula(unit="1", symbol="N_eval")
+def evaluations(steps: float, eval_interval: float) -> float:
+    """Evaluations of a run: one every eval_interval steps, and one at its end."""
+    return ops.ceil(steps / eval_interval)
+
+
+@formula(unit="1", symbol="\\eta_run")
+def useful_share(steps: float, step_s: float, run_s: float) -> float:
+    """Share of a run's wall time that its tokens would take in steps of the full batch without any interruption."""
+    return steps * step_s / run_s
 
 
 @formula(unit="s", symbol="\\tau^*", cite="young1974, daly2006")

@@ -34,6 +34,8 @@ COUNTED = {
 ESTIMATED = {
     "step_time": "Step",
     "run_time": "Run",
+    "evaluation_time": "Evaluation",
+    "ramp_time": "Batch ramp",
     "ttft": "First token",
     "tpot": "Next token",
     "latency": "A batch",

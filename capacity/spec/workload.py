@@ -32,6 +32,8 @@ class Workload(Record):
     stack: the training software. teacher: a model whose logits are learnt from, run beside (distillation).
     short_states: moments and gradients are kept in 16 bits.
     fused_loss: logits are made and used in chunks, never held at once.
+    eval_tokens: of one evaluation (0: none), which comes every eval_interval steps. ramp_tokens: over which the batch rises
+    from ramp_from sequences to the global batch (0: it does not).
     """
 
     mode: str = "train"
@@ -46,6 +48,10 @@ class Workload(Record):
     short_states: bool = False
     stack: str = "megatron-core"
     teacher: ModelSpec | None = None
+    eval_interval: float = 1000.0
+    eval_tokens: float = 0.0
+    ramp_from: float = 1.0
+    ramp_tokens: float = 0.0
     prompt_len: float = 1024.0
     output_len: float = 256.0
     concurrency: float = 16.0

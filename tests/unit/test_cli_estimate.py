@@ -27,6 +27,7 @@ REQUESTS = {
     "sees only": {"model": "vit-b-16", "mode": "serve"},
     "finetune": {"model": "llama-3.1-8b", "mode": "finetune", "tokens": 1e8},
     "service": {"model": "llama-3.1-8b", "mode": "serve", "request_rate": 20.0},
+    "ramp": {"params": 7e9, "mode": "train", "eval_interval": 500, "ramp_tokens": 1e10},
 }
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
