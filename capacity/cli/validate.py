@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from capacity.rendering.style import Style
 
 WORST_SHOWN = 8
+# Columns that all scores take together, each baseline, and the least a name keeps.
+SCORES_WIDTH, BASELINE_WIDTH, LEAST_NAME = 46, 11, 24
 # What simpler models are called, where a kind does not say: scores by key, columns by name.
-_BASELINES = {"baseline_mdape": "roofline", "baseline_single_mdape": "one share"}
 
 COMMAND = Command(
     "validate",
@@ -90,15 +91,17 @@ def _write_rows(rows: Any, path: str) -> None:
 
 
 def _screen(scores: dict[str, Any], keys: tuple[str, ...], chosen: Style) -> list[str]:
-    baselines = scores.get("baselines", _BASELINES)
+    baselines = scores["baselines"]
     header = [
         ["", "n", "median", "90 %", "bias", "within", "interval", *baselines.values()],
         ["", "", "error", "below", "", "20 %", "holds", *("median" for _ in baselines)],
     ]
     rows = [_row("all", scores["overall"], tuple(baselines))]
+    # The scores are what is looked for: long names give way to them.
+    longest = max(chosen.width - SCORES_WIDTH - BASELINE_WIDTH * len(baselines), LEAST_NAME)
     several = len({group["metric"] for group in scores["groups"]}) > 1
     rows += [
-        _row(_name(group, several=several), group, tuple(baselines))
+        _row(layout.clip(_name(group, several=several), longest, chosen), group, tuple(baselines))
         for group in scores["groups"]
         if set(group["by"]) == set(keys)
     ]

@@ -63,19 +63,11 @@ def validate(path: str | None) -> dict[str, Any]:
         part = rows[rows["metric"] == metric]
         found.append({"by": {}, **scoring.score(part, metric)})
         found += scoring.groups(part, metric, VIEWS.values())
-    unpriced = rows[rows["mid"].isna()]
     tokens = rows[rows["metric"] == "j_per_token"]
-    return {
-        "schema": scoring.SCHEMA,
-        "kind": "energy",
-        "overall": scoring.score(tokens, "j_per_token"),
-        "groups": found,
-        "worst": scoring.worst(rows, ""),
-        "unpriced": {str(why): int(count) for why, count in unpriced["why"].value_counts().items()},
-        "views": VIEWS,
-        "baselines": {"baseline_mdape": "roofline"},
-        "rows": rows,
-    }
+    return scoring.document(
+        "energy", rows, scoring.score(tokens, "j_per_token"), found,
+        unit="", views=VIEWS, baselines={"baseline_mdape": "roofline"},
+    )  # fmt: skip
 
 
 def predict(table: pd.DataFrame) -> pd.DataFrame:

@@ -71,19 +71,11 @@ def validate(path: str | None) -> dict[str, Any]:
                 group | {"by": group["by"] | {"engines": "GPU engines"}}
                 for group in scoring.groups(gpus, metric, (("load",),))
             ]
-    unpriced = rows[rows["mid"].isna()]
     single = rows[(rows["metric"] == "decode_tps") & (rows["load"] == "single")]
-    return {
-        "schema": scoring.SCHEMA,
-        "kind": "inference",
-        "overall": scoring.score(single, "decode_tps"),
-        "groups": found,
-        "worst": scoring.worst(rows, ""),
-        "unpriced": {str(why): int(count) for why, count in unpriced["why"].value_counts().items()},
-        "views": VIEWS,
-        "baselines": {"baseline_mdape": "roofline"},
-        "rows": rows,
-    }
+    return scoring.document(
+        "inference", rows, scoring.score(single, "decode_tps"), found,
+        unit="", views=VIEWS, baselines={"baseline_mdape": "roofline"},
+    )  # fmt: skip
 
 
 def predict(table: pd.DataFrame) -> pd.DataFrame:

@@ -123,14 +123,7 @@ def validate(data: str | None, profiles: str = FOLDER) -> dict[str, Any]:
         )
     tables = read_tables(data or os.path.join(CURATED, "kernels"))
     rows = pd.concat([predict(op, table, profiles) for op, table in tables.items()], ignore_index=True)
-    unpriced = rows[rows["mid"].isna()]
-    return {
-        "schema": scoring.SCHEMA,
-        "kind": "kernels",
-        "overall": scoring.score(rows, "seconds"),
-        "groups": scoring.groups(rows, "seconds", VIEWS.values()),
-        "worst": scoring.worst(rows, "s"),
-        "unpriced": {str(why): int(count) for why, count in unpriced["why"].value_counts().items()},
-        "views": VIEWS,
-        "rows": rows,
-    }
+    return scoring.document(
+        "kernels", rows, scoring.score(rows, "seconds"), scoring.groups(rows, "seconds", VIEWS.values()),
+        unit="s", views=VIEWS, baselines={"baseline_mdape": "roofline", "baseline_single_mdape": "one share"},
+    )  # fmt: skip

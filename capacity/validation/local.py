@@ -55,19 +55,10 @@ def validate(data: str | None = None) -> dict[str, Any]:
             keys = [names for names in VIEWS.values() if names and (names[-1] != "phase" or metric == PHASE)]
             groups += [{"by": {}, **scoring.score(part, metric)}, *scoring.groups(part, metric, keys)]
     whole = rows[rows["metric"].isin((STEP, PASS))]
-    unpriced = rows[rows["mid"].isna()]
-    return {
-        "schema": scoring.SCHEMA,
-        "kind": "local",
-        "overall": scoring.score(whole, STEP),
-        "groups": groups,
-        "worst": scoring.worst(whole, "s"),
-        "unpriced": {str(why): int(count) for why, count in unpriced["why"].value_counts().items()},
-        "baselines": {"baseline_mdape": "naive"},
-        "machine": dict(laws.environment),
-        "views": VIEWS,
-        "rows": rows,
-    }
+    return scoring.document(
+        "local", rows, scoring.score(whole, STEP), groups,
+        unit="s", views=VIEWS, baselines={"baseline_mdape": "naive"}, worst_of=whole, machine=dict(laws.environment),
+    )  # fmt: skip
 
 
 def read_laws(path: str | None = None) -> LocalLaws:

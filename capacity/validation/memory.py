@@ -199,15 +199,7 @@ def validate(data: str | None) -> dict[str, Any]:
     """Score every peak of a table, or of the project's own; see `capacity.validation.validate`."""
     table = read_runs(data, "memory", NEEDED)
     rows = pd.DataFrame([_predict(row) for row in table.to_dict("records")])
-    unpriced = rows[rows["mid"].isna()]
-    return {
-        "schema": scoring.SCHEMA,
-        "kind": "memory",
-        "overall": scoring.score(rows, METRIC),
-        "groups": scoring.groups(rows, METRIC, VIEWS.values()),
-        "worst": scoring.worst(rows, "byte"),
-        "unpriced": {str(why): int(count) for why, count in unpriced["why"].value_counts().items()},
-        "views": VIEWS,
-        "baselines": {"baseline_mdape": "by hand"},
-        "rows": rows,
-    }
+    return scoring.document(
+        "memory", rows, scoring.score(rows, METRIC), scoring.groups(rows, METRIC, VIEWS.values()),
+        unit="byte", views=VIEWS, baselines={"baseline_mdape": "by hand"},
+    )  # fmt: skip

@@ -6,7 +6,7 @@ import numpy as np
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
     import pandas as pd
@@ -62,6 +62,38 @@ def groups(rows: pd.DataFrame, metric: str, keys: Iterable[tuple[str, ...]]) -> 
             by = {name: _plain(one) for name, one in zip(names, values, strict=True)}
             found.append({"by": by, **score(part, metric)})
     return found
+
+
+def document(
+    kind: str,
+    rows: pd.DataFrame,
+    overall: dict[str, Any],
+    groups: list[dict[str, Any]],
+    *,
+    unit: str,
+    views: Mapping[str, tuple[str, ...]],
+    baselines: Mapping[str, str] | None = None,
+    worst_of: pd.DataFrame | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """The scores of a kind in the form that `capacity.validation.validate` returns.
+
+    unit: of what was predicted. baselines: what each baseline column of a score is called on the screen. worst_of: the
+    rows the furthest off are looked for in, if not all. more: what this kind tells beside.
+    """
+    unpriced = rows.loc[rows["mid"].isna(), "why"].value_counts()
+    return {
+        "schema": SCHEMA,
+        "kind": kind,
+        "overall": overall,
+        "groups": groups,
+        "worst": worst(rows if worst_of is None else worst_of, unit),
+        "unpriced": {str(why): int(count) for why, count in unpriced.items()},
+        "views": dict(views),
+        "baselines": dict(baselines or {}),
+        **more,
+        "rows": rows,
+    }
 
 
 def worst(rows: pd.DataFrame, unit: str, most: int = MOST_WORST) -> list[dict[str, Any]]:

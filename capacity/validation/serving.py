@@ -58,19 +58,11 @@ def validate(path: str | None) -> dict[str, Any]:
                 found.append(group | {"spearman": ordering(same)})
         stated = part[part["pools"]]
         found.append({"by": {"mode": "disagg", "pools": "stated"}, **scoring.score(stated, metric)})
-    unpriced = rows[rows["mid"].isna()]
     token = rows[rows["metric"] == "tpot_ms"]
-    return {
-        "schema": scoring.SCHEMA,
-        "kind": "serving",
-        "overall": scoring.score(token, "tpot_ms") | {"spearman": ordering(token)},
-        "groups": found,
-        "worst": scoring.worst(rows, "ms"),
-        "unpriced": {str(why): int(count) for why, count in unpriced["why"].value_counts().items()},
-        "views": VIEWS,
-        "baselines": {"baseline_mdape": "roofline"},
-        "rows": rows,
-    }
+    return scoring.document(
+        "serving", rows, scoring.score(token, "tpot_ms") | {"spearman": ordering(token)}, found,
+        unit="ms", views=VIEWS, baselines={"baseline_mdape": "roofline"},
+    )  # fmt: skip
 
 
 def predict(table: pd.DataFrame) -> pd.DataFrame:

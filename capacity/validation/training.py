@@ -193,16 +193,7 @@ def _reason(setup: Setup, measured_s: float, ratio: float, binding: str) -> str:
 def validate(data: str | None) -> dict[str, Any]:
     """Score every run of a table, or of the project's own; see `capacity.validation.validate`."""
     rows = predict(read_runs(data, "training", NEEDED))
-    unpriced = rows[rows["mid"].isna()]
-    return {
-        "schema": scoring.SCHEMA,
-        "kind": "training",
-        "overall": scoring.score(rows, METRIC),
-        "groups": scoring.groups(rows, METRIC, VIEWS.values()),
-        "worst": scoring.worst(rows, "s"),
-        "sweeps": sweeps(rows, ("source", "question")),
-        "unpriced": {str(why): int(count) for why, count in unpriced["why"].value_counts().items()},
-        "views": VIEWS,
-        "baselines": {"baseline_mdape": "40 % MFU"},
-        "rows": rows,
-    }
+    return scoring.document(
+        "training", rows, scoring.score(rows, METRIC), scoring.groups(rows, METRIC, VIEWS.values()),
+        unit="s", views=VIEWS, baselines={"baseline_mdape": "40 % MFU"}, sweeps=sweeps(rows, ("source", "question")),
+    )  # fmt: skip
