@@ -194,9 +194,13 @@ def _synchroniser(device: str) -> Callable[[], object] | None:
     return torch.cuda.synchronize
 
 
-def _resident_bytes() -> int:
-    with open("/proc/self/statm", "rb") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def _resident_bytes() -> int | None:
+    """Memory this process holds; None where the system does not say."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return None
 
 
 def _reset_peak(device: str) -> None:
