@@ -162,7 +162,7 @@ def page(target, measured, environments, measurements, laws, fit, scores, sheet)
         f"| others on the machine | {quantile(others, 0.5):.0%} of all cores in the median visit, {quantile(others, 0.1):.0%} to {quantile(others, 0.9):.0%} in most |",
         f"| the harness | reading the clock takes {quantile(overheads, 0.5) * 1e9:.0f} ns a sample; samples last 1 ms at least |",
         "",
-        "**Others used this machine throughout**, as their share says. Samples know how long their thread waited for a core (4 ms at a",
+        "**Others used this machine**, as their share says. Samples know how long their thread waited for a core (4 ms at a",
         "time here): clean ones count, and where none was clean the least disturbed count with waiting subtracted",
         f"({sum(one.corrected for one in known.values())} of {len(known)} cases). Caches and memory were shared too; that is not corrected.",
         "",
