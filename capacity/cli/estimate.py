@@ -15,6 +15,7 @@ _OUTPUT = ("json", "plain", "verbose", "explain", "depth", "anchor")
 _count = argument("1", positive=True)
 _share = argument("1")
 _seconds = argument("s", positive=True)
+_bandwidth = argument("byte/s", positive=True)
 _rate = argument("1/s", positive=True)
 _price = argument("USD/h", positive=True)
 
@@ -102,6 +103,8 @@ COMMAND = Command(
             Option("--replicas", metavar="N", read=whole(), help="copies of sharded weights (HSDP)"),
             Option("--schedule", metavar="NAME", help="of the pipeline: 1f1b, gpipe, zero-bubble or dualpipe"),
             Option("--offload", metavar="WHAT", help="to the host: optimizer, parameters, activations; with commas"),
+            Option("--offload-to", metavar="WHERE", help="of the host: cpu (its memory) or nvme (its drives)"),
+            Option("--nvme-bandwidth", metavar="RATE", read=_bandwidth, help="of all drives of a node: 25GB/s"),
             Option("--recompute", metavar="WHAT", help="activations rebuilt: none, selective or full"),
             Option("--recompute-share", metavar="SHARE", read=_count, help="of the blocks that full recomputation rebuilds: 1"),
         )),

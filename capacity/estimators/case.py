@@ -5,6 +5,7 @@ from __future__ import annotations
 from capacity.catalogue.own import THIS_MACHINE, measured_folder
 from capacity.errors import InputError
 from capacity.estimators.assumptions import Assumptions, number, one_of
+from capacity.estimators.network import NVME_BYTES_PER_S_PER_DEVICE
 from capacity.estimators.rigs import rig
 from capacity.formula import sourced
 from capacity.laws.profile import load_profile
@@ -91,6 +92,8 @@ KEYS = (
     "replicas",
     "schedule",
     "offload",
+    "offload_to",
+    "nvme_bandwidth",
     "recompute_share",
     "teacher",
     "eval_interval",
@@ -288,7 +291,19 @@ def _priced(cluster: Cluster, request: dict[str, Any], folders: tuple[Any, ...],
     else:
         assumptions.note("price", "unknown: give --price to get money", "", "default")
     grid = _grid(cluster, request, folders, assumptions)
-    return replace(cluster, pue=pue, usd_per_device_hour=known, grid_g_per_kwh=grid)
+    drives = _drives(cluster, request, assumptions)
+    return replace(cluster, pue=pue, usd_per_device_hour=known, grid_g_per_kwh=grid, nvme_bytes_per_s=drives)
+
+
+def _drives(cluster: Cluster, request: dict[str, Any], assumptions: Assumptions) -> float | None:
+    """Bandwidth of a node's drives, where something is offloaded to them."""
+    given = number("--nvme-bandwidth", request.get("nvme_bandwidth"), "byte/s", 1e6, 1e13)
+    if request.get("offload_to") == "nvme":
+        usual = cluster.nvme_bytes_per_s or NVME_BYTES_PER_S_PER_DEVICE * cluster.devices_per_node
+        return assumptions.take("drives of a node", given, usual, "byte/s", "a PCIe 4.0 drive a device")
+    if given is not None:
+        raise InputError("--nvme-bandwidth is of drives, and nothing is offloaded to them: add --offload-to nvme")
+    return cluster.nvme_bytes_per_s
 
 
 def _grid(cluster: Cluster, request: dict[str, Any], folders: tuple[Any, ...], assumptions: Assumptions) -> float:

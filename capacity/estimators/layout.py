@@ -192,7 +192,7 @@ def _candidates(
     cp = given.get("cp", 1.0)
     kept = {
         name: given[name]
-        for name in ("etp", "replicas", "schedule", "cp_kind", "offload", "recompute_share")
+        for name in ("etp", "replicas", "schedule", "cp_kind", "offload", "offload_to", "recompute_share")
         if name in given
     }
     tps = [given["tp"]] if "tp" in given else [tp for tp in _powers(node) if divides_heads(model, tp)]

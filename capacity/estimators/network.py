@@ -12,8 +12,12 @@ if TYPE_CHECKING:
     from capacity.spec.device import Cluster
 
 
+# One PCIe 4.0 drive a device, which reads 6.5 GB/s and writes 3.5: as much of each.
+NVME_BYTES_PER_S_PER_DEVICE = 4.5e9
+
+
 class Network(Record):
-    """Bandwidths and latencies of a device, inside its node and beyond."""
+    """Bandwidths and latencies of a device, inside its node and beyond; nvme: its share of the node's drives."""
 
     devices_per_node: float
     intra_bytes_per_s: float
@@ -21,22 +25,26 @@ class Network(Record):
     inter_bytes_per_s: float
     inter_latency_s: float
     base_latency_s: float
+    nvme_bytes_per_s: float = NVME_BYTES_PER_S_PER_DEVICE
 
     @classmethod
     def of(cls, cluster: Cluster, profile: Profile) -> Network:
         """The network of a cluster under a profile; a device without links has only its host's adapter."""
         inter = cluster.inter
         intra = cluster.device.link or inter
+        per_node = float(cluster.devices_per_node)
+        drives = (cluster.nvme_bytes_per_s or NVME_BYTES_PER_S_PER_DEVICE * per_node) / per_node
         if intra is None:
-            return cls(float(cluster.devices_per_node), 16e9, 1e-5, 3e9, 2e-5, profile.link_base_latency_s)
+            return cls(per_node, 16e9, 1e-5, 3e9, 2e-5, profile.link_base_latency_s, drives)
         inter = inter or intra
         return cls(
-            float(cluster.devices_per_node),
+            per_node,
             intra.bytes_per_s * profile.link_share,
             intra.latency_s,
             inter.bytes_per_s * profile.inter_share,
             inter.latency_s,
             profile.link_base_latency_s,
+            drives,
         )
 
     def pace(self, ranks: float, stride: float) -> tuple[float, float]:

@@ -41,4 +41,9 @@ def rivals(cluster: Cluster, profile: Profile, folders: tuple[str, ...] = ()) ->
             yield cluster, profile
             continue
         other, other_profile = rig(name, folders)
-        yield replace(other, pue=cluster.pue, grid_g_per_kwh=cluster.grid_g_per_kwh), other_profile
+        yield (
+            replace(
+                other, pue=cluster.pue, grid_g_per_kwh=cluster.grid_g_per_kwh, nvme_bytes_per_s=cluster.nvme_bytes_per_s
+            ),
+            other_profile,
+        )

@@ -179,7 +179,7 @@ def _account(case: Case, run: Run) -> Account:
             "carbon": Value(emissions(cluster, used), "g", "operational, location-based"),
             "device_hours": Value(running * devices / 3600.0, "1", "devices x hours"),
         }
-        values |= beside_values(extra, factor.get("step time", 1.0))
+        values |= _offloaded(run) | beside_values(extra, factor.get("step time", 1.0))
         values |= prices(cluster, devices, running, factor.get("price", 1.0))
         if fewest is not None:
             values["fewest_devices"] = Value(fewest, "1", "that hold it at all (ZeRO-3, full recomputation)")
@@ -294,7 +294,14 @@ def _binding(run: Run) -> str:
     """What most of the step is spent on, in one word."""
     if not run.fits:
         return "memory"
-    kinds = {"compute": 0.0, "memory bandwidth": 0.0, "network": 0.0, "launch latency": 0.0, "pipeline bubble": 0.0}
+    kinds = {
+        "compute": 0.0,
+        "memory bandwidth": 0.0,
+        "network": 0.0,
+        "launch latency": 0.0,
+        "pipeline bubble": 0.0,
+        "offloading": 0.0,
+    }
     places = {
         "GEMM": "compute",
         "attention": "compute",
@@ -308,10 +315,23 @@ def _binding(run: Run) -> str:
         "waiting for launches": "launch latency",
         "pipeline bubble": "pipeline bubble",
         "stragglers": "network",
+        "host traffic": "offloading",
+        "optimizer on the host": "offloading",
     }
     for name, seconds in run.time.items():
         kinds[places.get(name, "network")] += seconds
     return max(kinds, key=lambda kind: kinds[kind])
+
+
+_PLACES = {"cpu": "the host", "nvme": "NVMe drives"}
+
+
+def _offloaded(run: Run) -> dict[str, Value]:
+    """What each node must hold beside its devices."""
+    if not run.plan.offload:
+        return {}
+    held = scaled(run.offloaded_bytes, float(run.cluster.devices_per_node))
+    return {"offloaded_per_node": Value(held, "byte", f"on {_PLACES[run.plan.offload_to]} of a node")}
 
 
 def describe_plan(plan: Plan, cluster: Cluster) -> str:
@@ -328,7 +348,7 @@ def describe_plan(plan: Plan, cluster: Cluster) -> str:
         f"micro-batch {plan.micro_batch:g}"
         + (f", {plan.recompute} recomputation" if plan.recompute != "none" else "")
         + (f", {plan.schedule} schedule" if plan.schedule != "1f1b" else "")
-        + (f", {' and '.join(plan.offload)} on the host" if plan.offload else "")
+        + (f", {' and '.join(plan.offload)} on {_PLACES[plan.offload_to]}" if plan.offload else "")
     )
 
 

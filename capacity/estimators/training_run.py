@@ -15,7 +15,7 @@ from capacity.estimators.training_time import Network, evaluation_time, forward_
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import flops, scaling, schedule
 from capacity.record import Record, replace
-from capacity.spec.plan import CP_KINDS, OFFLOADED, SCHEDULES
+from capacity.spec.plan import CP_KINDS, OFFLOAD_TARGETS, OFFLOADED, SCHEDULES
 from capacity.spec.workload import Workload
 
 TYPE_CHECKING = False
@@ -43,7 +43,7 @@ class Run(Record):
     """One model trained one way on one cluster, with its parts priced.
 
     rounds: micro-batches a step. evaluation_s: of one evaluation, sequence_s: what a sequence adds to a step; both 0 where
-    the workload has no use for them.
+    the workload has no use for them. offloaded_bytes: what a device keeps on its host.
     """
 
     model: ModelSpec
@@ -58,6 +58,7 @@ class Run(Record):
     rounds: float
     evaluation_s: float = 0.0
     sequence_s: float = 0.0
+    offloaded_bytes: float = 0.0
 
 
 def read_workload(case: Case) -> tuple[Workload, float]:
@@ -196,6 +197,11 @@ def _given_plan(case: Case, devices: float) -> dict[str, Any]:
     offload = str(case.request.get("offload") or "")
     if offload:
         given["offload"] = tuple(one_of("--offload", word.strip(), OFFLOADED) or "" for word in offload.split(","))
+    target = one_of("--offload-to", case.request.get("offload_to"), OFFLOAD_TARGETS)
+    if target is not None:
+        if not offload:
+            raise InputError(f"--offload-to {target} says where, not what: add --offload optimizer, or other parts")
+        given["offload_to"] = target
     layout.check_heads(case.model, given.get("tp", 1.0))
     if devices % _ranks(case):
         text = " x ".join(f"{name} {given[name]:g}" for name in _CUTS if name in given)
@@ -265,6 +271,13 @@ def price_run(
     rounds = rounds_of(plan)
     held = training_memory(model, weights, workload, plan, rounds, context)
     parts = price(plan)
+    offloaded = 0.0
+    if plan.offload:
+        there, here = (
+            training_memory(model, weights, workload, one, rounds, context, stage="first")
+            for one in (plan, replace(plan, offload=()))
+        )
+        offloaded = total({name: here[name] - there[name] for name in ("weights", "optimizer", "activations")})
     evaluation_s = sequence_s = 0.0
     if workload.eval_tokens:
         evaluation_s = scaled(evaluation_time(model, workload, plan, network, pricer, stack), site)
@@ -272,7 +285,19 @@ def price_run(
         twice = total(step_of(plan, 2.0 * rounds))
         sequence_s = schedule.sequence_time_s(twice, total(parts), rounds * plan.dp * plan.micro_batch)
     return Run(
-        model, table_of(plan), weights, workload, plan, cluster, fitting, held, parts, rounds, evaluation_s, sequence_s
+        model,
+        table_of(plan),
+        weights,
+        workload,
+        plan,
+        cluster,
+        fitting,
+        held,
+        parts,
+        rounds,
+        evaluation_s,
+        sequence_s,
+        offloaded,
     )
 
 

@@ -11,7 +11,7 @@ from capacity.estimators.pricing import label, peak_flop_per_s
 from capacity.estimators.sharding import shard_training
 from capacity.estimators.training_memory import OPTIMIZER_STATE_BYTES, block_activations
 from capacity.formula import scaled, sourced, total
-from capacity.formulas import collectives, flops, memory
+from capacity.formulas import collectives, flops, memory, schedule, traffic
 from capacity.record import Record, replace
 from capacity.spec.model import Attention, Experts
 
@@ -136,7 +136,7 @@ def price_terms(
         tensor_parallel=plan.tp,
         data_parallel=plan.ranks,
         nodes=ops.maximum(plan.devices / network.devices_per_node, 1.0),
-        streamed=_streamed(model, local, workload, plan),
+        streamed=_streamed(model, local, workload, plan, network),
         full=plan.recompute_share if plan.recompute == "full" else 0.0,
         selective=float(plan.recompute == "selective"),
     )
@@ -301,15 +301,21 @@ def _hop(model: ModelSpec, workload: Workload, plan: Plan, network: Network) -> 
     return scaled(collectives.point_to_point_time_s(message, bandwidth, latency), 2.0 * plan.interleave)
 
 
-def _streamed(model: ModelSpec, local: Local, workload: Workload, plan: Plan) -> float:
-    """Moving parameters or saved activations between host and device for one micro-batch."""
+def _streamed(model: ModelSpec, local: Local, workload: Workload, plan: Plan, network: Network) -> float:
+    """Moving parameters or saved activations between host, or its drives, and device for one micro-batch."""
+    if not plan.offload:
+        return 0.0
     moved = 0.0
     if "parameters" in plan.offload:
-        moved += 2.0 * local.sharded * workload.precision.weight_bits / 8.0
+        # Once for each pass; ZeRO-3 brings a shard each and gathers the rest.
+        moved += 2.0 * (local.sharded if plan.zero >= 3 else local.all) * workload.precision.weight_bits / 8.0
     if "activations" in plan.offload:
         saved, _ = block_activations(model, workload, plan)
         moved += 2.0 * saved / plan.pp
-    return moved / HOST_LINK_BYTES_PER_S
+    pace = HOST_LINK_BYTES_PER_S
+    if plan.offload_to == "nvme":
+        pace = ops.minimum(pace, sourced(network.nvme_bytes_per_s, "a device's share of its node's drives"))
+    return traffic.loading_time_s(moved, pace)
 
 
 class Local(Record):
@@ -374,6 +380,16 @@ def _data(local: Local, workload: Workload, plan: Plan, network: Network, pricer
         found["orthogonalised"] = flops.newton_schulz_flop(updated, local.width) / (peak * share)
     if "optimizer" in plan.offload:
         # Gradients go down and new weights come up; the host reads and writes states, gradients and weights.
-        moved, worked = updated * 2.0 * 2.0, updated * HOST_OPTIMIZER_BYTES
-        found["offloaded"] = moved / HOST_LINK_BYTES_PER_S + worked / HOST_MEMORY_BYTES_PER_S
+        swapped = 0.0
+        if plan.offload_to == "nvme":
+            states = OPTIMIZER_STATE_BYTES[workload.optimizer] + 4.0
+            swapped = traffic.swapped_bytes(updated, states, 4.0, width if "parameters" in plan.offload else 0.0)
+        found["offloaded"] = schedule.host_update_time_s(
+            updated * 2.0 * 2.0,
+            HOST_LINK_BYTES_PER_S,
+            updated * HOST_OPTIMIZER_BYTES,
+            HOST_MEMORY_BYTES_PER_S,
+            swapped,
+            sourced(network.nvme_bytes_per_s, "a device's share of its node's drives"),
+        )
     return found

@@ -28,6 +28,26 @@ def host_bound_time_s(device_s: float, host_s: float, sharpness: float = 4.0) ->
     return slower
 
 
+@formula(unit="s", symbol="t_host", cite="rajbhandari2021")
+def host_update_time_s(
+    sent_bytes: float,
+    link_bytes_per_s: float,
+    touched_bytes: float,
+    host_bytes_per_s: float,
+    swapped_bytes: float = 0.0,
+    drive_bytes_per_s: float = 1.0,
+) -> float:
+    """An optimizer's update on the host.
+
+    1. Gradients go down the link and new weights come up.
+    2. The host reads and writes states, gradients and weights in its memory.
+    3. Where they live on drives these read ahead and write behind: the slower of host and drives counts.
+    """
+    return sent_bytes / link_bytes_per_s + ops.maximum(
+        touched_bytes / host_bytes_per_s, swapped_bytes / drive_bytes_per_s
+    )
+
+
 @formula(unit="1", symbol="m", cite="narayanan2021")
 def micro_batches(global_batch: float, data_parallel: float, micro_batch: float) -> float:
     """Micro-batches each pipeline works through in one step."""

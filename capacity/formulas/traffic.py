@@ -66,6 +66,19 @@ def loading_time_s(loaded_bytes: float, bytes_per_s: float) -> float:
     return loaded_bytes / bytes_per_s
 
 
+@formula(unit="byte", symbol="Q_swap", cite="rajbhandari2021")
+def swapped_bytes(
+    elements: float, bytes_per_state: float, bytes_per_gradient: float, bytes_per_weight: float = 0.0
+) -> float:
+    """What an update of weights moves between a host and its drives, where optimizer states live there.
+
+    1. States and master weights are read and written back.
+    2. Gradients are written while the backward pass gives them, and read for the update.
+    3. Weights that live there too are written once; their reading is a matter of the passes.
+    """
+    return elements * (2.0 * bytes_per_state + 2.0 * bytes_per_gradient + bytes_per_weight)
+
+
 @formula(unit="byte/s", symbol="B_data")
 def feed_bytes_per_s(tokens_per_s: float, bytes_per_token: float) -> float:
     """Rate at which storage must feed the data loader."""

@@ -60,6 +60,7 @@ class Cluster(Record):
     pue: power usage effectiveness; grid_g_per_kwh: carbon intensity of the electricity.
     usd_per_device_hour: what is paid, when given; else the device's own price.
     max_nodes: how many nodes one fabric joins, where it is known.
+    nvme_bytes_per_s: of the drives of a node, all together, where it is known.
     assumptions: for each value no datasheet gives, what it was taken from.
     """
 
@@ -77,6 +78,7 @@ class Cluster(Record):
     origin: str = "catalogue"
     assumptions: dict[str, str] = {}
     max_nodes: float | None = None
+    nvme_bytes_per_s: float | None = None
 
     @property
     def devices(self) -> int:

@@ -46,7 +46,7 @@ class Section(Record):
 
     verdict: one line (fits or not, by how much, what binds). fits: None where it does not apply.
     quantities in display order; breakdowns: for "memory" (byte) and "time" (s), the parts by name.
-    binding: the resource that limits ("compute", "memory bandwidth", "network", "launch latency", "memory").
+    binding: the resource that limits ("compute", "memory bandwidth", "network", "launch latency", "offloading", "memory").
     alternatives: the same case on other devices or layouts, a row each.
     """
 

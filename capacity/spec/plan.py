@@ -7,6 +7,7 @@ from capacity.record import Record
 SCHEDULES = ("1f1b", "gpipe", "zero-bubble", "dualpipe")
 CP_KINDS = ("ring", "gather", "ulysses")
 OFFLOADED = ("optimizer", "parameters", "activations")
+OFFLOAD_TARGETS = ("cpu", "nvme")
 
 
 class Plan(Record):
@@ -21,7 +22,8 @@ class Plan(Record):
     replicas: copies of the sharded weights and states (HSDP): ZeRO shards over dp * cp / replicas ranks.
     schedule: of the pipeline: "1f1b", "gpipe" (all micro-batches forward first), "zero-bubble" (weights' gradients fill the
     gaps) or "dualpipe" (from both ends, two stages a device).
-    offload: what lives in the host's memory: "optimizer", "parameters", "activations".
+    offload: what lives on the host: "optimizer", "parameters", "activations"; offload_to: in its memory ("cpu") or on its
+    drives ("nvme").
     zero: sharding stage of the data-parallel group (0 none, 1 optimizer, 2 and gradients, 3 and weights).
     interleave: virtual pipeline stages per device. micro_batch: sequences per forward pass.
     recompute: "none", "selective" (attention core) or "full"; recompute_share: of the blocks that full recomputation rebuilds,
@@ -42,6 +44,7 @@ class Plan(Record):
     cp_kind: str = "ring"
     etp: float | None = None
     offload: tuple[str, ...] = ()
+    offload_to: str = "cpu"
     replicas: float = 1.0
     schedule: str = "1f1b"
     recompute_share: float = 1.0

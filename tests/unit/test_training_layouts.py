@@ -12,7 +12,8 @@ from capacity.estimators.lowering import Tokens, lower
 from capacity.estimators.stacks import load_stack, stack_names
 from capacity.estimators.training_memory import as_seen, training_memory, weights_of
 from capacity.estimators.training_run import price_run, read_workload
-from capacity.formulas import flops
+from capacity.formulas import flops, schedule, traffic
+from capacity.record import replace
 from capacity.spec.plan import Plan
 from capacity.spec.workload import Workload
 
@@ -96,6 +97,64 @@ class TestOffload:
     def test_activations_go_and_come_back(self):
         there = run(Plan(dp=8.0, zero=1, offload=("activations",)))
         assert there.memory["activations"] == 0.0
+
+    def test_drives_move_what_zero_infinity_says(self):
+        """Rajbhandari 2021: states and master weights read and written, gradients written and read; weights written."""
+        assert traffic.swapped_bytes(1e9, 12.0, 4.0) == 32e9
+        assert traffic.swapped_bytes(1e9, 12.0, 4.0, 2.0) == 34e9
+        assert schedule.host_update_time_s(4e9, 2e9, 28e9, 20e9) == pytest.approx(2.0 + 1.4)
+        assert schedule.host_update_time_s(4e9, 2e9, 28e9, 20e9, 32e9, 4e9) == pytest.approx(2.0 + 8.0)
+        assert schedule.host_update_time_s(4e9, 2e9, 28e9, 20e9, 32e9, 64e9) == pytest.approx(2.0 + 1.4)
+
+    def test_slow_drives_set_the_pace_and_fast_ones_are_the_host(self):
+        plan = Plan(dp=8.0, zero=3, offload=("optimizer",))
+        on_drives = replace(plan, offload_to="nvme")
+        host = run(plan)
+        slow, slower, fast = (
+            run(on_drives, offload="optimizer", offload_to="nvme", nvme_bandwidth=rate) for rate in (16e9, 8e9, 8e12)
+        )
+        part = "optimizer on the host"
+        assert fast.time[part] == pytest.approx(host.time[part])
+        # A gigaweight a device: 32 bytes of each through an eighth of the node's drives.
+        assert slower.time[part] - slow.time[part] == pytest.approx(
+            slow.weights.all * 32.0 * (1 / 8e9 - 1 / 16e9), rel=1e-6
+        )
+        assert slow.memory == host.memory
+        assert slow.offloaded_bytes == pytest.approx(slow.weights.all / 8.0 * 12.0)
+
+    def test_parameters_come_from_drives_in_every_pass(self):
+        plan = Plan(dp=8.0, zero=3, offload=("optimizer", "parameters"), offload_to="nvme")
+        slow, fast = (run(plan, offload_to="nvme", nvme_bandwidth=rate) for rate in (4e9, 8e12))
+        states = run(replace(plan, offload=("optimizer",)), offload_to="nvme", nvme_bandwidth=4e9)
+        assert slow.time["host traffic"] > 10.0 * fast.time.get("host traffic", 0.0)
+        assert slow.time["optimizer on the host"] > states.time["optimizer on the host"]
+        assert slow.memory["weights"] == 0.0
+        assert slow.offloaded_bytes == pytest.approx(slow.weights.all / 8.0 * 14.0, rel=1e-3)
+
+    def test_unsharded_parameters_come_whole(self):
+        sharded, whole = (run(Plan(dp=8.0, zero=zero, offload=("parameters",))) for zero in (3, 1))
+        assert whole.time["host traffic"] > 4.0 * sharded.time.get("host traffic", 0.0)
+
+    def test_an_answer_says_where_and_how_much(self):
+        request = {"model": "llama-3.1-8b", "mode": "finetune", "devices": 8, "offload": "optimizer"}
+        host, drives = (estimate(**request, **more).sections["finetune"] for more in ({}, {"offload_to": "nvme"}))
+        assert "optimizer on the host" in host.setting
+        assert "optimizer on NVMe drives" in drives.setting
+        assert drives.quantities["offloaded_per_node"].mid == pytest.approx(8_030_261_248 * 12.0, rel=1e-3)
+        assert drives.quantities["step_time"].mid > host.quantities["step_time"].mid
+        assert "offloaded_per_node" not in estimate(**request | {"offload": None}).sections["finetune"].quantities
+
+    @pytest.mark.parametrize(
+        ("request_", "said"),
+        [
+            ({"offload_to": "nvme"}, "--offload-to nvme says where, not what"),
+            ({"offload": "optimizer", "offload_to": "disk"}, "--offload-to is 'disk'"),
+            ({"offload": "optimizer", "nvme_bandwidth": 1e9}, "add --offload-to nvme"),
+        ],
+    )
+    def test_half_a_question_is_told_the_other_half(self, request_, said):
+        with pytest.raises(InputError, match=said):
+            estimate(model="llama-3.1-8b", mode="train", devices=8, **request_)
 
 
 class TestRecomputation:
