@@ -110,7 +110,13 @@ def _screen(scores: dict[str, Any], keys: tuple[str, ...], chosen: Style) -> lis
     for row in scores["worst"][:WORST_SHOWN]:
         ratio = row["predicted"][1] / row["measured"]
         name = layout.clip(row["id"], max(chosen.width - 32, 18), chosen)
-        lines.append(chosen.text(f"  {name:<18} predicted {ratio:.2f} of measured  {row['why']}"[: chosen.width]))
+        told = f"  {name:<18} predicted {ratio:.2f} of measured  {row['why']}"
+        lines.append(chosen.text(told[: chosen.width]))
+        if row.get("about"):
+            said = [one if isinstance(one, str) else f"{name} {one:g}" for name, one in row["about"].items()]
+            lines += [
+                chosen.paint(f"    {one}", "dim") for one in layout.wrap(chosen.text(", ".join(said)), chosen.width - 4)
+            ]
     lines += [chosen.text(line) for line in _layouts(scores.get("sweeps", {"n": 0}))]
     for why, count in scores["unpriced"].items():
         lines.append(chosen.text(f"  {count} rows not priced: {why}"[: chosen.width]))

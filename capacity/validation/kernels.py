@@ -66,6 +66,10 @@ def predict(op: str, table: pd.DataFrame, profiles: str = FOLDER) -> pd.DataFram
     )
     for name in ("low", "mid", "high", "baseline", "baseline_single"):
         result[name] = np.nan
+    # What was measured, for the file of predictions and for naming the rows furthest off.
+    for name in (*NAMES[op], *SHAPES[op]):
+        if name not in result.columns:
+            result[name] = table[name].to_numpy()
     result["basis"] = ""
     result["why"] = ""
     for (device_name, engine, one), part in table.groupby(["device", "engine", sub], sort=False):
@@ -126,4 +130,5 @@ def validate(data: str | None, profiles: str = FOLDER) -> dict[str, Any]:
     return scoring.document(
         "kernels", rows, scoring.score(rows, "seconds"), scoring.groups(rows, "seconds", VIEWS.values()),
         unit="s", views=VIEWS, baselines={"baseline_mdape": "roofline", "baseline_single_mdape": "one share"},
+        about=tuple(dict.fromkeys(("device", "engine", "dtype", *sum((NAMES[op] + SHAPES[op] for op in TABLES), ())))),
     )  # fmt: skip

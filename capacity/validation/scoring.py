@@ -74,12 +74,14 @@ def document(
     views: Mapping[str, tuple[str, ...]],
     baselines: Mapping[str, str] | None = None,
     worst_of: pd.DataFrame | None = None,
+    about: tuple[str, ...] = (),
     **more: Any,
 ) -> dict[str, Any]:
     """The scores of a kind in the form that `capacity.validation.validate` returns.
 
     unit: of what was predicted. baselines: what each baseline column of a score is called on the screen. worst_of: the
-    rows the furthest off are looked for in, if not all. more: what this kind tells beside.
+    rows the furthest off are looked for in, if not all; about: columns that say what such a row measured. more: what
+    this kind tells beside.
     """
     unpriced = rows.loc[rows["mid"].isna(), "why"].value_counts()
     return {
@@ -87,7 +89,7 @@ def document(
         "kind": kind,
         "overall": overall,
         "groups": groups,
-        "worst": worst(rows if worst_of is None else worst_of, unit),
+        "worst": worst(rows if worst_of is None else worst_of, unit, about=about),
         "unpriced": {str(why): int(count) for why, count in unpriced.items()},
         "views": dict(views),
         "baselines": dict(baselines or {}),
@@ -96,8 +98,10 @@ def document(
     }
 
 
-def worst(rows: pd.DataFrame, unit: str, most: int = MOST_WORST) -> list[dict[str, Any]]:
-    """The rows furthest off, as ratios, with what is known of why."""
+def worst(
+    rows: pd.DataFrame, unit: str, most: int = MOST_WORST, *, about: tuple[str, ...] = ()
+) -> list[dict[str, Any]]:
+    """The rows furthest off, as ratios, with what is known of why; "about": what they measured, by those columns."""
     priced = rows[np.isfinite(rows["mid"].to_numpy(dtype=float))]
     off = np.abs(np.log(priced["mid"].to_numpy(dtype=float) / priced["measured"].to_numpy(dtype=float)))
     order = np.argsort(-off, kind="stable")[:most]
@@ -108,6 +112,7 @@ def worst(rows: pd.DataFrame, unit: str, most: int = MOST_WORST) -> list[dict[st
             "predicted": [float(row["low"]), float(row["mid"]), float(row["high"])],
             "unit": unit,
             "why": str(row["why"]),
+            **({"about": {name: _plain(row[name]) for name in about if row[name] == row[name]}} if about else {}),
         }
         for _, row in priced.iloc[order].iterrows()
     ]
