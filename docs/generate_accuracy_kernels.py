@@ -62,7 +62,7 @@ DIARY = """## What each law still gets wrong, and why
 
 **Matrix products.** The tile that a library picks is assumed to be the best of seven; where a heuristic picks another,
 the law is 10 to 20 % too fast, in one or two waves above all. A100 and L40S stay at 7 % although the same law reaches
-3.4 % on H100: their rows mix libraries that differ by 3 to 7 % on one shape, and a third of L40S's were measured with weights
+3.4 % on H100: their rows mix libraries that differ by 3 to 7 % on one shape, and a tenth of L40S's were measured with weights
 left in its 96 MB cache (they beat the memory's bandwidth). Block-scaled products with n or k under a block of 128 run a fallback kernel, 7 to 40 times
 slower: a family of its own, with a wide interval. FP8 on H100 wavers where two kernels alternate.
 
@@ -78,10 +78,11 @@ be; they are set aside, and those just below the limit pull the share of bandwid
 second law for kernels that serve one query head a block, the faster of the two taken.
 
 **Expert layers.** On A100 balanced routing was measured with one library only, which keeps activations of all routed
-tokens whatever the expert parallelism; skewed routing with two or three. The law sees one device and gets both wrong by a quarter: the
+tokens whatever the expert parallelism; skewed routing with two or three. The law sees one device and gets both wrong by a fifth: the
 interval says so. Elsewhere the rest is which models have tuned configurations: an explicit table names those without.
 
-**Collectives.** The library switches protocols late, so times jump two-fold near 1 to 8 MB; four and eight devices behind
+**Collectives.** The law is a ring's with three protocols. A switch that reduces (NVLS) could not be told apart in
+these rows; trees were not tried. The library switches protocols late, so times jump two-fold near 1 to 8 MB; four and eight devices behind
 PCIe depend on the host's topology (two values 3.5 times apart for one doubling of the message). No law is fitted between nodes: no rows.
 
 **Memory-bound kernels** (norms, activations, softmax, optimizers) have no rows in the tables: they are priced by bytes at a share of
@@ -90,11 +91,11 @@ bandwidth and a launch each ([memory_bound.py](../capacity/laws/memory_bound.py)
 **How much structure is left.** Gradient-boosted trees, five-fold, on what the laws miss (`python
 bench/kernel_residuals.py DATA_DIR OP`; they see every shape's neighbours, which a law for an unmeasured device cannot)
 bring matrix products in BF16 from 3.5-7 to 2.6-5.7 %, FP8 from 6-8 to 3.4-5.7 %, prefill from 3-10 to 1.4-5 %, decode from
-5-10 to 3-5 %, A100's experts from 20-25 to 7-10 % and the other experts from 7-11 to 6-7 %. So some 4 % (products of A100: 4.5,
+5-10 to 3-5 %, A100's experts from 18-21 to 7-10 % and the other experts from 7-11 to 6-7 %. So some 4 % (products of A100: 4.5,
 L40S: 5.7) is these tables' own noise, and the largest structure left is A100's experts and Blackwell's prefill.
 
 **Engines** are factors on these laws, one for each library, op and dtype, fitted over devices; they take out the mean and
-not the scatter, so an engine's rows score worse than the best ones and the interval holds fewer of them.
+not the scatter, so an engine's rows score worse than the best ones and their interval is wider.
 """
 
 
