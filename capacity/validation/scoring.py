@@ -112,10 +112,15 @@ def worst(
             "predicted": [float(row["low"]), float(row["mid"]), float(row["high"])],
             "unit": unit,
             "why": str(row["why"]),
-            **({"about": {name: _plain(row[name]) for name in about if row[name] == row[name]}} if about else {}),
+            **({"about": _about(row, about)} if about else {}),
         }
         for _, row in priced.iloc[order].iterrows()
     ]
+
+
+def _about(row: pd.Series, names: tuple[str, ...]) -> dict[str, Any]:
+    """The cells of a row that hold something; a table need not have every column."""
+    return {name: _plain(row[name]) for name in names if name in row and row[name] == row[name]}
 
 
 def _plain(value: Any) -> Any:
