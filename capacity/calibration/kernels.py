@@ -21,7 +21,7 @@ from capacity.calibration.profile_file import Fitted, write_profile
 from capacity.catalogue import load_device
 from capacity.errors import InputError
 from capacity.laws.kernels.parameters import SPECS, names_of, starts
-from capacity.laws.kernels.profile import FOLDER, fitted_parameters
+from capacity.laws.kernels.profile import USUAL_SIBLING_WIDENING, nearest
 from capacity.laws.kernels.tables import SHAPES, chosen, launch_s, regime, seconds
 from capacity.record import replace
 from capacity.validation.kernels import BEST, read_tables
@@ -85,7 +85,7 @@ def calibrate(
                 profiles["pool"][op][sub] = replace(pool, errors=pool.errors | {pair: errors})
                 pool = profiles["pool"][op][sub]
         _widen_lone(op, groups, profiles.get("pool", {}).get(op, {}))
-        widening[op] = {"sibling": max(float(np.mean(siblings)), 1.0) if siblings else 1.3}
+        widening[op] = {"sibling": max(float(np.mean(siblings)), 1.0) if siblings else USUAL_SIBLING_WIDENING}
         for brand, factors in _engines(op, table, profiles).items():
             engines.setdefault(brand, {})[op] = factors
     if not report:
@@ -126,15 +126,10 @@ def _ratio(op: str, sub: str, rows: Rows, parameters: Mapping[str, float]) -> np
     return np.asarray(np.log(rows.measured / predicted))
 
 
-def _shipped(op: str, sub: str, device: str) -> list[Mapping[str, float]]:
-    """A start for the search: what the shipped profile says of a device or of its kin."""
-    found = fitted_parameters(load_device(device), op, sub, FOLDER)
-    names = names_of(op, sub)
-    return (
-        [starts(op, names) | {name: found.parameters[name] for name in names if name in found.parameters}]
-        if found
-        else []
-    )
+def shipped_start(op: str, sub: str, device: str) -> list[Mapping[str, float]]:
+    """A start for the search: what the shipped profile of a device or of its kin says; a new parameter at its first guess."""
+    row = nearest(load_device(device), op, sub)[2]
+    return [starts(op, sub) | {k: v for k, v in row["parameters"].items() if k in names_of(op, sub)}] if row else []
 
 
 def _joint(op: str, sub: str, groups: dict[str, Rows], hops: int) -> Any:
@@ -150,9 +145,9 @@ def _joint(op: str, sub: str, groups: dict[str, Rows], hops: int) -> Any:
     some = [one for one in some if len(one.measured)]
     measured = np.concatenate([one.measured for one in some])
     weights = np.concatenate([np.full(len(one.measured), POOL_ROWS / len(one.measured)) for one in some])
-    begin = [start for device in groups for start in _shipped(op, sub, device)]
+    begin = [start for device in groups for start in shipped_start(op, sub, device)]
     return fit(
-        _predict(op, sub, some), measured, SPECS[op], starts(op, names_of(op, sub)),
+        _predict(op, sub, some), measured, SPECS[op], starts(op, sub),
         starts=begin[:2], weights=weights, hops=hops,
     )  # fmt: skip
 
@@ -206,7 +201,7 @@ def _device(op: str, sub: str, rows: Rows, pool: Fitted) -> Fitted:
     """A device's own parameters, held near the pool's."""
     seen, kept = rows.part(FITTED_TENTHS), rows.part(KEPT_TENTHS)
     found = fit(
-        _predict(op, sub, [seen]), seen.measured, SPECS[op], pool.parameters, starts=_shipped(op, sub, rows.device)
+        _predict(op, sub, [seen]), seen.measured, SPECS[op], pool.parameters, starts=shipped_start(op, sub, rows.device)
     )
     ratio = _ratio(op, sub, kept, found.parameters)
     unseen = _ratio(op, sub, rows.part(UNSEEN_TENTHS), found.parameters)

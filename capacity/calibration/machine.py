@@ -11,6 +11,7 @@ from capacity.laws.local import LocalLaws, to_document
 from capacity.laws.profile import FITTED
 from capacity.measurement.measured import Measured
 from capacity.toml_file import read_toml
+from capacity.whole_file import write_whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -153,14 +154,9 @@ def _text(value: str) -> str:
 
 
 def _write(path: str, text: str) -> None:
-    partial = f"{path}.{os.getpid()}"
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        write_whole(path, text)
     except OSError as error:
         raise InputError(
             f"{path} cannot be written ({error.strerror or error}); set CAPACITY_HOME to a folder"

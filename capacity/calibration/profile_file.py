@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from capacity.errors import InputError
 from capacity.record import Record
+from capacity.whole_file import write_whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,13 +53,8 @@ def write_profile(path: str, ops_: dict[str, dict[str, Fitted]], extra: dict[str
         for op, factors in by_op.items():
             lines += ["", f"[engines.{brand}.{op}]"]
             lines += [f'"{sub}" = [{slower:.3f}, {wider:.3f}]' for sub, (slower, wider) in factors.items()]
-    partial = f"{path}.{os.getpid()}"
     try:
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write("\n".join(lines) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        write_whole(path, "\n".join(lines) + "\n")
     except OSError as error:
         raise InputError(f"{path[:200]}: cannot be written ({error.strerror or error})") from None
     return path

@@ -25,6 +25,7 @@ from capacity.formulas import schedule
 from capacity.laws.step import kernel_time_s
 from capacity.validation.serving import request_of
 from capacity.validation.tables import read_runs
+from capacity.whole_file import write_whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -342,12 +343,9 @@ def main(arguments: list[str] | None = None) -> None:
         for part in sorted(set(groups)):
             _report(scores, f"  {part}", runs, clean & (groups == part), token, first, every=False)
     if options.scores:
-        with open(options.scores, "w", encoding="utf-8") as file:
-            json.dump(scores, file, indent=1)
-            file.write("\n")
+        write_whole(options.scores, json.dumps(scores, indent=1) + "\n")
     if options.write:
-        with open(options.write, "w", encoding="utf-8") as file:
-            file.write(text_of(logs, options.source, options.date))
+        write_whole(options.write, text_of(logs, options.source, options.date))
 
 
 def _report(

@@ -25,6 +25,7 @@ from capacity.laws.engine import engine_data, fitted_engines
 from capacity.laws.step import kernel_time_s
 from capacity.validation.inference import SCORED, load_of, measured_of, request_of
 from capacity.validation.tables import read_runs
+from capacity.whole_file import write_whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -221,12 +222,9 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stdout.write("    " + ", ".join(f"{name} {value:.3g}" for name, value in p.items()) + "\n")
     _report("all", everything)
     if options.scores:
-        with open(options.scores, "w", encoding="utf-8") as file:
-            json.dump(_scores(everything), file, indent=1)
-            file.write("\n")
+        write_whole(options.scores, json.dumps(_scores(everything), indent=1) + "\n")
     if options.write:
-        with open(options.write, "w", encoding="utf-8") as file:
-            file.write("\n".join(text))
+        write_whole(options.write, "\n".join(text))
 
 
 def priors_of(law: str) -> dict[str, float]:

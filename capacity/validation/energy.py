@@ -61,8 +61,7 @@ def validate(path: str | None) -> dict[str, Any]:
     found: list[dict[str, Any]] = []
     for metric in sorted(rows["metric"].unique()):
         part = rows[rows["metric"] == metric]
-        found.append({"by": {}, **scoring.score(part, metric)})
-        found += scoring.groups(part, metric, VIEWS.values())
+        found += scoring.by_metric(part, metric, VIEWS.values())
     tokens = rows[rows["metric"] == "j_per_token"]
     return scoring.document(
         "energy", rows, scoring.score(tokens, "j_per_token"), found,

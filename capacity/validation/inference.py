@@ -63,8 +63,7 @@ def validate(path: str | None) -> dict[str, Any]:
     found: list[dict[str, Any]] = []
     for metric in sorted(rows["metric"].unique()):
         part = rows[rows["metric"] == metric]
-        found.append({"by": {}, **scoring.score(part, metric)})
-        found += scoring.groups(part, metric, VIEWS.values())
+        found += scoring.by_metric(part, metric, VIEWS.values())
         gpus = part[part["kind"].isin(("GPU", "Apple")) & ~part["class"].isin(("pytorch", "transformers"))]
         if len(gpus):
             found += [

@@ -14,7 +14,7 @@ from capacity.laws.kernels.profile import FOLDER, engine_factor, fitted_paramete
 from capacity.laws.kernels.tables import NAMES, SHAPES, TABLES, launch_s, regime, seconds, subs
 from capacity.validation import scoring
 from capacity.validation.baselines import roofline
-from capacity.validation.tables import CURATED
+from capacity.validation.tables import CURATED, read_table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,21 +29,10 @@ def read_tables(folder: str) -> dict[str, pd.DataFrame]:
     """The tables a folder holds, by op; each is checked for its columns."""
     found: dict[str, pd.DataFrame] = {}
     for op, name in TABLES.items():
-        for ending, read in ((".parquet", pd.read_parquet), (".csv", pd.read_csv)):
-            path = os.path.join(folder, name + ending)
-            if not os.path.isfile(path):
-                continue
-            try:
-                table = read(path)
-            except (OSError, ValueError) as error:
-                raise FileFormatError(f"{path}: cannot be read as a table ({str(error)[:100]})") from None
-            lacking = [
-                one for one in ("device", "engine", "seconds", *NAMES[op], *SHAPES[op]) if one not in table.columns
-            ]
-            if lacking:
-                raise FileFormatError(f"{path}: lacks the columns {', '.join(lacking)}")
-            found[op] = table
-            break
+        paths = (os.path.join(folder, name + ending) for ending in (".parquet", ".csv"))
+        path = next((one for one in paths if os.path.isfile(one)), None)
+        if path:
+            found[op] = read_table(path, ("device", "engine", "seconds", *NAMES[op], *SHAPES[op]))
     if not found:
         names = ", ".join(TABLES.values())
         raise FileFormatError(f"{folder}: holds none of the tables {names} as .parquet or .csv")

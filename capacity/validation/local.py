@@ -53,7 +53,7 @@ def validate(data: str | None = None) -> dict[str, Any]:
     for metric, part in scored.items():
         if len(part):
             keys = [names for names in VIEWS.values() if names and (names[-1] != "phase" or metric == PHASE)]
-            groups += [{"by": {}, **scoring.score(part, metric)}, *scoring.groups(part, metric, keys)]
+            groups += scoring.by_metric(part, metric, keys)
     whole = rows[rows["metric"].isin((STEP, PASS))]
     return scoring.document(
         "local", rows, scoring.score(whole, STEP), groups,

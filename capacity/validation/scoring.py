@@ -64,6 +64,11 @@ def groups(rows: pd.DataFrame, metric: str, keys: Iterable[tuple[str, ...]]) -> 
     return found
 
 
+def by_metric(part: pd.DataFrame, metric: str, keys: Iterable[tuple[str, ...]]) -> list[dict[str, Any]]:
+    """The scores of one metric's rows: of all of them, then of each group."""
+    return [{"by": {}, **score(part, metric)}, *groups(part, metric, keys)]
+
+
 def document(
     kind: str,
     rows: pd.DataFrame,

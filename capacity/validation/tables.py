@@ -29,6 +29,11 @@ def read_runs(path: str | None, kind: str, columns: Iterable[str]) -> pd.DataFra
             ),
             path,
         )
+    return read_table(path, columns).reset_index(drop=True)
+
+
+def read_table(path: str, columns: Iterable[str]) -> pd.DataFrame:
+    """The table of a .csv or .parquet file; refuses one that lacks a column."""
     try:
         table = pd.read_parquet(path) if path.endswith(".parquet") else pd.read_csv(path, low_memory=False)
     except (OSError, ValueError) as error:
@@ -36,7 +41,7 @@ def read_runs(path: str | None, kind: str, columns: Iterable[str]) -> pd.DataFra
     lacking = [one for one in columns if one not in table.columns]
     if lacking:
         raise FileFormatError(f"{path}: lacks the columns {', '.join(lacking)}")
-    return table.reset_index(drop=True)
+    return table
 
 
 def number(row: dict[str, Any], name: str) -> float | None:

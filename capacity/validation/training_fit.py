@@ -25,6 +25,7 @@ from capacity.toml_file import read_toml
 from capacity.validation.tables import read_runs as read_rows
 from capacity.validation.training import NEEDED, ROUTED, terms_of
 from capacity.validation.training_rows import Setup, read_setup
+from capacity.whole_file import write_whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -317,10 +318,7 @@ def write_stacks(
             f"{sample} = {{ {', '.join(f'{key} = {one[key]}' for key in FIGURES)} }}" for sample, one in pair.items()
         ]
         text.append("")
-    partial = f"{path}.new"
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write("\n".join(text))
-    os.replace(partial, path)
+    write_whole(path, "\n".join(text))
 
 
 def interval_kind(setup: Setup, generation: str) -> str:

@@ -11,8 +11,9 @@ import pytest
 
 from capacity.calibration.fit import fit
 from capacity.calibration.kernel_rows import tenths
-from capacity.calibration.kernels import UNSEEN_TENTHS
+from capacity.calibration.kernels import UNSEEN_TENTHS, shipped_start
 from capacity.catalogue import load_device
+from capacity.errors import FileFormatError
 from capacity.laws.kernels.facts import facts_of
 from capacity.laws.kernels.parameters import SPECS, Parameter
 from capacity.laws.kernels.profile import fitted_parameters
@@ -21,6 +22,7 @@ from capacity.toml_file import read_toml
 from capacity.validation import validate
 from capacity.validation.kernels import read_tables
 from capacity.validation.tables import CURATED
+from capacity.whole_file import write_whole
 
 LINE = {
     "a": Parameter(1.0, 0.01, 100.0, 1.0, "offset"),
@@ -191,3 +193,25 @@ def test_bad_input_is_one_line(tmp_path, words, says):
 def test_no_fit_has_seen_the_rows_the_project_validates_on():
     for op, table in read_tables(os.path.join(CURATED, "kernels")).items():
         assert set(tenths(op, table)) <= set(UNSEEN_TENTHS), op
+
+
+def test_a_new_parameter_of_a_law_starts_at_its_first_guess(monkeypatch):
+    """Profiles that ship know nothing of it, and calibration is what makes them anew."""
+    grown = {**SPECS["decode"], "new": Parameter(7.0, 1.0, 50.0, 1.0, "a term of tomorrow")}
+    monkeypatch.setitem(SPECS, "decode", grown)
+    with pytest.raises(FileFormatError, match="lacks new"):
+        fitted_parameters(load_device("h100-sxm"), "decode", "bfloat16")
+    (begin,) = shipped_start("decode", "bfloat16", "h100-sxm")
+    assert begin["new"] == 7.0
+    assert begin["t0"] != SPECS["decode"]["t0"].start
+
+
+def test_a_file_is_there_whole_or_not_at_all(tmp_path):
+    kept = tmp_path / "kept.toml"
+    kept.write_text("old")
+    write_whole(str(kept), "new")
+    assert kept.read_text() == "new"
+    (tmp_path / "folder.toml").mkdir()
+    with pytest.raises(OSError):
+        write_whole(str(tmp_path / "folder.toml"), "new")
+    assert sorted(os.listdir(tmp_path)) == ["folder.toml", "kept.toml"]

@@ -6,8 +6,6 @@ from capacity.laws.kernels.gemm import GEMM_DTYPES
 from capacity.record import Record
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
 class Parameter(Record):
@@ -170,7 +168,6 @@ def names_of(op: str, sub: str) -> list[str]:
     return [name for name in SPECS[op] if name not in without]
 
 
-def starts(op: str, names: Iterable[str] = ()) -> dict[str, float]:
-    """First guesses of an op's parameters: all of them, or those named."""
-    chosen = set(names) or set(SPECS[op])
-    return {name: one.start for name, one in SPECS[op].items() if name in chosen}
+def starts(op: str, sub: str) -> dict[str, float]:
+    """First guesses of the parameters of an op and dtype."""
+    return {name: SPECS[op][name].start for name in names_of(op, sub)}

@@ -6,6 +6,8 @@ architecture's own file in `fitted/`, or its kind's: CDNA, TPU, Gaudi, Apple, x8
 
 from __future__ import annotations
 
+from capacity.laws.kernels.overlap import MICROSECOND
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +27,6 @@ _FORMATS = {
     "w4a16_mxfp4": "int4",
     "w4a8_mxfp4_mxfp8": "fp4",
 }
-MICROSECONDS = 1e6
 # Caches feed the units at least this many times as fast as memory: without it a machine of few FLOPs would starve.
 CACHE_OVER_MEMORY = 4.0
 
@@ -50,7 +51,7 @@ def with_prior(op: str, sub: str, parameters: Mapping[str, float], profile: Prof
         # Grouped products reach less of the peak than one product of their size: the pool's ratio is kept.
         found |= {"ec": min(parameters["ec"], shares.share_of_peak), "eb": shares.share_of_bandwidth}
     elif op == "collective":
-        found |= {"a": profile.link_base_latency_s * MICROSECONDS}
+        found |= {"a": profile.link_base_latency_s / MICROSECOND}
     return found
 
 

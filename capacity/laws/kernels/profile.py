@@ -85,38 +85,44 @@ class Fitted(Record):
 
 def fitted_parameters(device: Device, op: str, sub: str, folder: str = FOLDER) -> Fitted | None:
     """What is known of an op and dtype on a device, from the nearest place that measured it; None if nowhere did."""
+    name, basis, row = nearest(device, op, sub, folder)
+    if row is None:
+        return None
+    parameters = row["parameters"]
+    lacking = [one for one in names_of(op, sub) if one not in parameters]
+    if lacking:
+        raise FileFormatError(
+            f"{os.path.join(folder, name)}.toml: {op} {sub} lacks {', '.join(lacking)}; make it again with "
+            "`capacity calibrate kernels`"
+        )
+    if basis == GENERIC:
+        parameters = with_prior(op, sub, parameters, load_profile(device), facts_of(device))
     pool = _file(folder, "pool")
-    donor = SIBLINGS.get(device.architecture, "")
-    distant = device.architecture in _DISTANT
+    # What an architecture's own kin is off by says nothing of another: the pool's errors come from left-out ones.
+    errors = pool.get(op, {}).get(sub, row) if basis in (ARCHITECTURE, GENERIC) else row
     sibling = pool.get("widening", {}).get(op, {}).get("sibling", USUAL_SIBLING_WIDENING)
-    for name, basis, width in (
-        (device.id, FITTED, 1.0),
-        (donor, ARCHITECTURE if distant else SIBLING, 1.0 if distant else sibling),
-        ("pool", ARCHITECTURE if device.architecture in SIBLINGS else GENERIC, 1.0),
+    return Fitted(
+        parameters=parameters,
+        residuals={regime: (q[0], q[1], q[2]) for regime, q in errors["residuals"].items()},
+        widening={SIBLING: sibling, GENERIC: GENERIC_WIDENING}.get(basis, 1.0),
+        valid={column: (low, high) for column, (low, high) in row.get("range", {}).items()},
+        basis=basis,
+        source=str(_file(folder, name).get("source", "")),
+    )
+
+
+def nearest(device: Device, op: str, sub: str, folder: str = FOLDER) -> tuple[str, str, dict[str, Any] | None]:
+    """The nearest place that measured an op and dtype: its name, what that makes of its parameters, and its section."""
+    donor = SIBLINGS.get(device.architecture, "")
+    for name, basis in (
+        (device.id, FITTED),
+        (donor, ARCHITECTURE if device.architecture in _DISTANT else SIBLING),
+        ("pool", ARCHITECTURE if device.architecture in SIBLINGS else GENERIC),
     ):
         row = _file(folder, name).get(op, {}).get(sub) if name else None
-        if row is None:
-            continue
-        # What an architecture's own kin is off by says nothing of another: the pool's errors come from left-out ones.
-        errors = pool.get(op, {}).get(sub, row) if basis in (ARCHITECTURE, GENERIC) else row
-        parameters = row["parameters"]
-        lacking = [one for one in names_of(op, sub) if one not in parameters]
-        if lacking:
-            raise FileFormatError(
-                f"{os.path.join(folder, name)}.toml: {op} {sub} lacks {', '.join(lacking)}; make it again with "
-                "`capacity calibrate kernels`"
-            )
-        if basis == GENERIC:
-            parameters = with_prior(op, sub, parameters, load_profile(device), facts_of(device))
-        return Fitted(
-            parameters=parameters,
-            residuals={regime: (q[0], q[1], q[2]) for regime, q in errors["residuals"].items()},
-            widening=width * (GENERIC_WIDENING if basis == GENERIC else 1.0),
-            valid={column: (low, high) for column, (low, high) in row.get("range", {}).items()},
-            basis=basis,
-            source=str(_file(folder, name).get("source", "")),
-        )
-    return None
+        if row is not None:
+            return name, basis, row
+    return "", GENERIC, None
 
 
 def engine_factor(engine: str, op: str, sub: str, folder: str = FOLDER) -> tuple[float, float]:

@@ -1,0 +1,20 @@
+"""Files that are there whole or not at all, whatever stops the writing."""
+
+from __future__ import annotations
+
+import os
+
+
+def write_whole(path: str, text: str) -> None:
+    """Put text into a file by way of another beside it, on the disk before it takes the name. Raises OSError."""
+    partial = f"{path}.{os.getpid()}"
+    try:
+        with open(partial, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError:
+        if os.path.exists(partial):
+            os.unlink(partial)
+        raise
