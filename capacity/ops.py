@@ -64,6 +64,16 @@ def where(condition: float, a: float, b: float) -> float:
     return columns
 
 
+def anywhere(condition: Any) -> bool:
+    """Whether a condition holds, of a column in any row: what holds nowhere need not be computed."""
+    return bool(condition) if _plain(condition) or not hasattr(condition, "any") else bool(condition.any())
+
+
+def everywhere(condition: Any) -> bool:
+    """Whether a condition holds, of a column in all rows."""
+    return bool(condition) if _plain(condition) or not hasattr(condition, "all") else bool(condition.all())
+
+
 def ceil(a: float) -> float:
     """The smallest whole number not below `a`, as a float (a count may exceed an int64 column)."""
     if _plain(a):

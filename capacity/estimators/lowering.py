@@ -49,7 +49,10 @@ def lower(model: ModelSpec, tokens: Tokens, *, mtp: bool = False) -> tuple[Op, .
     # One answer asks for the same few tables many times over. The model is kept with its table, so that
     # its identity cannot be another's.
     key = (id(model), mtp, *tokens.__dict__.items())
-    known = _tables.get(key)
+    try:
+        known = _tables.get(key)
+    except TypeError:  # columns of tokens have no hash, and are asked for once
+        return tuple(_lower(model, tokens, mtp))
     if known is not None and known[0] is model:
         return known[1]
     table = tuple(_lower(model, tokens, mtp))

@@ -51,8 +51,7 @@ class Network(Record):
         """Bandwidth and step latency of a group of `ranks` devices, `stride` apart."""
         in_node = ops.maximum(self.devices_per_node / stride, 1.0)
         bandwidth = collectives.group_bytes_per_s(ranks, in_node, self.intra_bytes_per_s, self.inter_bytes_per_s)
-        inside = ranks <= in_node
-        return bandwidth, self.intra_latency_s if inside else self.inter_latency_s
+        return bandwidth, ops.where(ranks <= in_node, self.intra_latency_s, self.inter_latency_s)
 
     def ring_s(self, message_bytes: float, ranks: float, stride: float, passes: float) -> float:
         """A ring collective of a group."""
@@ -71,12 +70,16 @@ class Network(Record):
         inside.
         """
         in_node = ops.maximum(self.devices_per_node / stride, 1.0)
-        if ranks <= in_node:
-            return collectives.all_to_all_time_s(
+        near = ranks <= in_node
+        inside = beyond = 0.0
+        if ops.anywhere(near):
+            inside = collectives.all_to_all_time_s(
                 token_bytes * active, ranks, self.intra_bytes_per_s, self.intra_latency_s, self.base_latency_s
             )
-        nodes = ranks / in_node
-        visited = ops.minimum(traffic.experts_touched(nodes, 1.0, active), reach)
-        return collectives.all_to_all_time_s(
-            token_bytes * visited, nodes, self.inter_bytes_per_s, self.inter_latency_s, self.base_latency_s
-        )
+        if not ops.everywhere(near):
+            nodes = ops.maximum(ranks / in_node, 1.0)
+            visited = ops.minimum(traffic.experts_touched(nodes, 1.0, active), reach)
+            beyond = collectives.all_to_all_time_s(
+                token_bytes * visited, nodes, self.inter_bytes_per_s, self.inter_latency_s, self.base_latency_s
+            )
+        return ops.where(near, inside, beyond)

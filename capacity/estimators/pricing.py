@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from capacity import ops
 from capacity.errors import InputError
 from capacity.formula import sourced
 from capacity.formulas import flops, traffic
@@ -104,11 +105,11 @@ class Pricer(Record):
         dtype = "bf16" if self.dtype not in ("fp32", "tf32", "fp16") else self.dtype
         peak, _ = peak_flop_per_s(self.device, dtype)
         seen = flops.mean_visible_keys(op.queries, op.keys, op.window, float(op.causal))
-        seen = min(seen, op.selected)
+        seen = ops.minimum(seen, op.selected)
         work = flops.visible_attention_flop(
             op.sequences, op.queries, seen / op.stride, op.heads, op.key_size, op.value_size
         )
-        span = min(op.keys, op.window, max(op.selected, op.queries))
+        span = ops.minimum(ops.minimum(op.keys, op.window), ops.maximum(op.selected, op.queries))
         cache = op.sequences * span * self._cache_width(op) * self.bytes_per_kv
         queries = op.sequences * op.queries * op.heads * (op.key_size + op.value_size) * self.bytes_per_activation
         return attention.attention_time_s(
@@ -125,7 +126,7 @@ class Pricer(Record):
 
     @staticmethod
     def _cache_width(op: Op) -> float:
-        return op.cache_elements or op.kv_heads * (op.key_size + op.value_size)
+        return op.cache_elements if ops.anywhere(op.cache_elements) else op.kv_heads * (op.key_size + op.value_size)
 
     def memory_s(self, moved_bytes: float, launches: float, effort: float = 1.0) -> float:
         """Time of element-wise work; `effort` scales bytes for kernels that are not fused."""
@@ -141,10 +142,17 @@ class Pricer(Record):
         """Time of a recurrence: its chunked products at the attention rate, its state and inputs through memory."""
         width = op.heads * (op.key_size + op.value_size * 2.0)
         state = op.sequences * op.heads * op.key_size * op.value_size * 4.0 * 2.0
-        chunks = max(op.queries / max(op.chunk, 1.0), 1.0)
+        chunks = ops.maximum(op.queries / max(op.chunk, 1.0), 1.0)
         work = op.sequences * op.queries * op.heads * op.key_size * op.value_size * 4.0
-        work += op.sequences * op.queries * op.heads * min(op.chunk, op.queries) * (op.key_size + op.value_size) * 2.0
-        moved = op.sequences * op.queries * width * self.bytes_per_activation + state * min(chunks, 2.0)
+        work += (
+            op.sequences
+            * op.queries
+            * op.heads
+            * ops.minimum(op.chunk, op.queries)
+            * (op.key_size + op.value_size)
+            * 2.0
+        )
+        moved = op.sequences * op.queries * width * self.bytes_per_activation + state * ops.minimum(chunks, 2.0)
         peak, _ = peak_flop_per_s(self.device, "bf16")
         return attention.attention_time_s(
             work,

@@ -17,7 +17,7 @@ def shard(op: Op, tp: float, ep: float = 1.0, *, sequence_parallel: bool = True)
     Column-parallel maps keep n / tp outputs, row-parallel ones k / tp inputs, attention heads / tp (a KV head is
     copied rather than cut), experts are dealt out over ep; a latent KV cache stays whole on every device.
     """
-    if tp == ep == 1.0:
+    if ops.everywhere(tp == 1.0) and ops.everywhere(ep == 1.0):
         return op
     if op.kind == "elementwise":
         cut = 1.0 if op.part in ("norm", "extra") and not sequence_parallel else tp
@@ -52,9 +52,9 @@ def shard_training(op: Op, plan: Plan) -> Op:
     etp = plan.expert_tp
     routed = op.copies != 1.0
     cut = shard(op, etp if routed else plan.tp, plan.ep, sequence_parallel=plan.sequence_parallel)
-    if routed and etp != plan.tp:
+    if routed and plan.etp is not None:
         cut = replace(cut, m=cut.m * etp / plan.tp)
-    if plan.cp == 1.0:
+    if ops.everywhere(plan.cp == 1.0):
         return cut
     return replace(cut, m=cut.m / plan.cp, elements=cut.elements / plan.cp, sequences=cut.sequences / plan.cp)
 

@@ -69,11 +69,14 @@ def local_elements(weights: Weights, plan: Plan, stage: str) -> tuple[float, flo
     etp = plan.expert_tp
     dense = (weights.dense / plan.tp + weights.vectors) / plan.pp
     experts = weights.experts / (etp * plan.ep * plan.pp)
-    if stage == "first" or plan.pp == 1.0:
-        dense = dense + weights.embedding / plan.tp
-    if stage == "last" or plan.pp == 1.0:
+    alone = plan.pp == 1.0
+    if stage == "first" or ops.anywhere(alone):
+        here = weights.embedding / plan.tp
+        dense = dense + (here if stage == "first" else ops.where(alone, here, 0.0))
+    if stage == "last" or ops.anywhere(alone):
         # A tied head is a copy of the embedding where the two sit on different stages.
-        dense = dense + (weights.head or (weights.embedding if plan.pp > 1.0 else 0.0)) / plan.tp
+        here = (weights.head or ops.where(alone, 0.0, weights.embedding)) / plan.tp
+        dense = dense + (here if stage == "last" else ops.where(alone, here, 0.0))
     return dense, experts
 
 
@@ -138,13 +141,17 @@ def training_memory(
     stack: whose habits; fused_attention: whether scores are never written out; stage: "first" or "last" of the pipeline
     where that one is asked for.
     """
-    stages = (stage,) if stage else ("first",) if plan.pp == 1.0 else ("first", "last")
+    stages = (stage,) if stage else ("first",) if ops.everywhere(plan.pp == 1.0) else ("first", "last")
     habits = HABITS.get(stack or workload.stack, HABITS["megatron-core"])
     parts = [
         _stage(model, weights, workload, plan, micro_batches, context_bytes, one, habits, fused=fused_attention)
         for one in stages
     ]
-    return max(parts, key=lambda part: sum(part.values()))
+    if len(parts) == 1:
+        return parts[0]
+    first, last = parts
+    fuller = sum(first.values()) >= sum(last.values())
+    return {name: ops.where(fuller, first[name], last[name]) for name in first}
 
 
 def as_seen(parts: dict[str, float], ruler: str) -> float:
@@ -227,16 +234,8 @@ def _stage(
     parts["activations"] = scaled(saved, in_flight / plan.pp * (0.0 if "activations" in plan.offload else 1.0))
     if "parameters" in plan.offload:
         parts["weights"] = scaled(parts["weights"], 0.0)
-    tokens = plan.micro_batch * workload.seq_len / plan.cp
-    logits = (
-        memory.logit_bytes(
-            tokens, sourced(model.vocab_size, "vocabulary"), plan.tp, 0.0 if workload.fused_loss else habits.logit_bytes
-        )
-        if stage == "last" or plan.pp == 1.0
-        else 0.0
-    )
     # Logits and the block being recomputed are never alive at once.
-    parts["working set"] = ops.maximum(logits, working)
+    parts["working set"] = ops.maximum(_logits(model, workload, plan, stage, habits), working)
     if held:
         layers = feeding.layer_count(model)
         gathered = dense * plan.pp - weights.embedding / plan.tp - weights.head / plan.tp + experts * plan.pp
@@ -244,15 +243,26 @@ def _stage(
             habits.gathered_layers * gathered / layers + weights.embedding / plan.tp,
             precision.activation_bits / 8.0,
         )
-    if habits.buffer_bytes and ranks > 1.0:
-        parts["buffers"] = habits.buffer_bytes
+    if habits.buffer_bytes and ops.anywhere(ranks > 1.0):
+        parts["buffers"] = ops.where(ranks > 1.0, habits.buffer_bytes, 0.0)
     if workload.teacher is not None:
         taught = sum(weights_of(lower(workload.teacher, Tokens())).__dict__.values())
         parts["teacher"] = memory.weight_bytes(taught / (plan.tp * plan.pp), 2.0, ranks if held else 1.0)
     parts["allocator"] = memory.runtime_bytes(0.0, sum(parts.values()), habits.allocator)
-    communicators = COMMUNICATOR_BYTES if plan.devices > 1.0 and context_bytes else 0.0
+    communicators = ops.where(plan.devices > 1.0, COMMUNICATOR_BYTES if context_bytes else 0.0, 0.0)
     parts["framework"] = sourced(context_bytes, "framework context") + communicators
     return parts
+
+
+def _logits(model: ModelSpec, workload: Workload, plan: Plan, stage: str, habits: Habits) -> float:
+    """Bytes of logits of one micro-batch, on the stage that has the head."""
+    alone = plan.pp == 1.0
+    if stage != "last" and not ops.anywhere(alone):
+        return 0.0
+    tokens = plan.micro_batch * workload.seq_len / plan.cp
+    each = 0.0 if workload.fused_loss else habits.logit_bytes
+    logits = memory.logit_bytes(tokens, sourced(model.vocab_size, "vocabulary"), plan.tp, each)
+    return logits if stage == "last" else ops.where(alone, logits, 0.0)
 
 
 def lora_elements(model: ModelSpec, workload: Workload, plan: Plan) -> float:
@@ -294,7 +304,8 @@ def block_activations(
             each = each + _scores(block, plan.micro_batch * workload.seq_len**2 / plan.cp, plan.tp)
         if policy == "full":
             input_ = memory.stream_activation_bytes(tokens, block.hidden, width, stream_shards, 1.0)
-            kept = input_ if plan.recompute_share == 1.0 else _mixed(input_, each, plan.recompute_share)
+            whole = ops.everywhere(plan.recompute_share == 1.0)
+            kept = input_ if whole else _mixed(input_, each, plan.recompute_share)
             working = ops.maximum(working, each)
         elif policy == "selective" and habits.selective is not None:
             kept = _block(block, tokens, width, plan, stream_shards, "none", habits) * habits.selective

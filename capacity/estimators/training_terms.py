@@ -156,13 +156,13 @@ def _blocks(table: tuple[Op, ...], workload: Workload, plan: Plan, pricer: Price
     backward: dict[str, dict[str, float]] = {kind: {} for kind in kinds}
     launches: dict[str, float] = {}
     for whole in table:
-        if whole.part in ("embedding", "head") or whole.m == 0.0:
+        if whole.part in ("embedding", "head") or ops.everywhere(whole.m == 0.0):
             continue
         op = shard_training(whole, plan)
         count = whole.count
         if op.kind == "gemm":
             # An expert alone on its device is a product like any other.
-            routed = op.copies != 1.0
+            routed = ops.anywhere(op.copies != 1.0)
             kind = "expert" if routed else "gemm"
             rows = op.m + EXPERT_PADDING * op.copies if routed else op.m
             name = label(op, forward[kind])
@@ -238,18 +238,20 @@ def _traffic(model: ModelSpec, workload: Workload, plan: Plan, network: Network)
     for index, block in enumerate(feeding.layers(model)):
         message = tokens * block.hidden * width
         name = f"blocks {index}"
-        if plan.tp > 1.0:
+        if ops.anywhere(plan.tp > 1.0):
             each = network.ring_s(message, plan.tp, 1.0, 2.0)
-            reductions = float(sum(1 for layer in block.sublayers if not (isinstance(layer, Experts) and etp == 1.0)))
+            routed = float(sum(1 for layer in block.sublayers if isinstance(layer, Experts)))
+            # Experts that are whole on their device need no reduction.
+            reductions = len(block.sublayers) - ops.where(etp == 1.0, routed, 0.0)
             tensor[name] = scaled(each, block.count * reductions)
             if plan.sequence_parallel:
                 regather[name] = scaled(network.ring_s(message, plan.tp, 1.0, 1.0), block.count * reductions)
         experts = _experts(block)
-        if experts is not None and plan.ep > 1.0:
+        if experts is not None and ops.anywhere(plan.ep > 1.0):
             each = network.routing_s(message / plan.tp, experts.active, plan.ep, etp, experts.reach)
             # Out and back, in both passes; tokens that are multiplied in 8 bits travel to the experts so.
             routing[name] = scaled(each, block.count * (3.5 if narrow else 4.0))
-        if plan.cp > 1.0:
+        if ops.anywhere(plan.cp > 1.0):
             for layer in block.sublayers:
                 if isinstance(layer, Attention):
                     context[f"{name} {len(context)}"] = scaled(
@@ -284,21 +286,22 @@ def _head(table: tuple[Op, ...], workload: Workload, plan: Plan, network: Networ
             terms["weights"] = pricer.gemm_s(op, op.k, op.n, op.m)
         products[name] = total(terms)
         losses[name] = pricer.memory_s(op.m * op.n * LOSS_BYTES, 10.0)
-        if plan.tp > 1.0:
+        if ops.anywhere(plan.tp > 1.0):
             reduced[name] = scaled(network.ring_s(op.m * op.k * width, plan.tp, 1.0, 2.0), 1.5)
     return {"head": total(products), "loss": total(losses), "head_tensor": total(reduced)}
 
 
 def _hop(model: ModelSpec, workload: Workload, plan: Plan, network: Network) -> float:
     """Handing activations to the next stage and gradients back, for one micro-batch."""
-    if plan.pp == 1.0:
+    if ops.everywhere(plan.pp == 1.0):
         return 0.0
     tokens = plan.micro_batch * workload.seq_len / plan.cp
     message = tokens * model.hidden * workload.precision.activation_bits / 8.0 / plan.tp
     far = plan.devices > network.devices_per_node
-    bandwidth = network.inter_bytes_per_s if far else network.intra_bytes_per_s
-    latency = (network.inter_latency_s if far else network.intra_latency_s) + HOP_S
-    return scaled(collectives.point_to_point_time_s(message, bandwidth, latency), 2.0 * plan.interleave)
+    bandwidth = ops.where(far, network.inter_bytes_per_s, network.intra_bytes_per_s)
+    latency = ops.where(far, network.inter_latency_s, network.intra_latency_s) + HOP_S
+    each = scaled(collectives.point_to_point_time_s(message, bandwidth, latency), 2.0 * plan.interleave)
+    return ops.where(plan.pp > 1.0, each, 0.0)
 
 
 def _streamed(model: ModelSpec, local: Local, workload: Workload, plan: Plan, network: Network) -> float:
@@ -354,20 +357,22 @@ def _data(local: Local, workload: Workload, plan: Plan, network: Network, pricer
     gradients = memory.gradient_bytes(sourced(local.dense, "dense weights of one device"), 2.0)
     etp = plan.expert_tp
     found = {"gather": 0.0, "gathers": 0.0, "reduce": 0.0, "offloaded": 0.0}
-    if plan.zero >= 3 and plan.ranks > 1.0:
+    shared = ops.anywhere(plan.ranks > 1.0)
+    if plan.zero >= 3 and shared:
         found["gather"] = network.ring_s(gathered, plan.shards, plan.tp, 1.0)
         found["gathers"] = 3.0 if trained else 2.0
-        if plan.replicas > 1.0:
+        if ops.anywhere(plan.replicas > 1.0):
             found["reduce"] = network.ring_s(gradients / plan.shards, plan.replicas, plan.tp * plan.shards, 2.0)
-    elif plan.ranks > 1.0 and trained:
+    elif shared and trained:
         copies = ops.maximum(plan.ranks * plan.tp / (plan.ep * etp), 1.0)
         routed = memory.gradient_bytes(sourced(local.experts, "expert weights of one device"), 2.0)
-        found["reduce"] = total(
+        reduce = total(
             {
                 "dense": network.ring_s(gradients, plan.ranks, plan.tp, 2.0),
                 "experts": network.ring_s(routed, copies, plan.ep * etp, 2.0),
             }
         )
+        found["reduce"] = ops.where(plan.ranks > 1.0, reduce, 0.0)
     kept = local.sharded if plan.zero >= 2 else local.all
     updated = trained * (local.sharded if plan.zero >= 1 else local.all)
     found["accumulated"] = pricer.memory_s(trained * kept, 0.0)
