@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from capacity.estimators.case import Case
+    from capacity.estimators.stacks import Stack
     from capacity.estimators.training_memory import Weights
     from capacity.spec.device import Cluster
     from capacity.spec.model import ModelSpec
@@ -175,7 +176,8 @@ def _default_devices(case: Case, workload: Workload, params: float, active: floa
     return nodes * per_node
 
 
-def _given_plan(case: Case, devices: float) -> dict[str, Any]:
+def given_plan(case: Case, devices: float) -> dict[str, Any]:
+    """The parts of a layout that the user fixed, checked, as fields of a Plan."""
     given: dict[str, Any] = {}
     for name in ("dp", "tp", "pp", "cp", "ep", "etp", "replicas", "micro_batch", "interleave"):
         value = case.number(name, "1", 1.0, 1e6, whole=True)
@@ -220,24 +222,40 @@ def _ranks(case: Case) -> float:
     return product
 
 
+class Machine(Record):
+    """What a layout is priced on: the cluster that so many devices are, its network, its kernels, its software."""
+
+    cluster: Cluster
+    stack: Stack
+    pricer: Pricer
+    network: Network
+
+
+def machine_of(case: Case, cluster: Cluster, workload: Workload, devices: float) -> Machine:
+    """So many devices of a cluster, to train this workload."""
+    per_node = min(cluster.devices_per_node, int(devices))
+    cluster = replace(cluster, devices_per_node=per_node, nodes=max(int(devices // per_node), 1))
+    compute = workload.precision.compute
+    pricer = Pricer(
+        cluster.device,
+        case.profile,
+        compute,
+        {"": workload.precision.weight_bits / 8.0},
+        workload.precision.activation_bits / 8.0,
+        wide=frozenset({"head", "router"} if compute in ("fp8", "fp4") else ()),
+    )
+    stack = load_stack(case.request.get("stack") or "tuned", cluster.device, compute)
+    return Machine(cluster, stack, pricer, Network.of(cluster, case.profile))
+
+
 def price_run(
     case: Case, model: ModelSpec, workload: Workload, cluster: Cluster, devices: float, plan: Plan | None = None
 ) -> Run:
     """Lower, shard, price, schedule."""
-    per_node = min(cluster.devices_per_node, int(devices))
-    cluster = replace(cluster, devices_per_node=per_node, nodes=max(int(devices // per_node), 1))
+    machine = machine_of(case, cluster, workload, devices)
+    cluster, stack, pricer, network = machine.cluster, machine.stack, machine.pricer, machine.network
     context = case.profile.context_bytes
     weights = weights_of(lower(model, Tokens()))
-    stack = load_stack(case.request.get("stack") or "tuned", cluster.device, workload.precision.compute)
-    pricer = Pricer(
-        cluster.device,
-        case.profile,
-        workload.precision.compute,
-        {"": workload.precision.weight_bits / 8.0},
-        workload.precision.activation_bits / 8.0,
-        wide=frozenset({"head", "router"} if workload.precision.compute in ("fp8", "fp4") else ()),
-    )
-    network = Network.of(cluster, case.profile)
 
     def rounds_of(plan: Plan) -> float:
         return schedule.micro_batches(
@@ -265,7 +283,7 @@ def price_run(
 
     fitting = True
     if plan is None:
-        given = _given_plan(case, devices)
+        given = given_plan(case, devices)
         plan, fitting = layout.choose_training_plan(model, weights, workload, cluster, given, context, devices, price)
         layout.check(model, plan, devices)
     rounds = rounds_of(plan)

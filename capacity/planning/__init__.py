@@ -1,0 +1,1 @@
+"""Many estimates searched: the best legal layout, and questions asked backwards."""

@@ -1,0 +1,167 @@
+"""A block of training layouts priced: seconds of a step and bytes of the fullest device, a column each.
+
+Nothing is estimated here: the terms, the step and the memory are those of `capacity estimate`. What many layouts share, the
+kernels of a way to cut the model above all, is priced once and dealt out.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from capacity.estimators import feeding
+from capacity.estimators.lowering import Tokens, lower
+from capacity.estimators.training_memory import training_memory, weights_of
+from capacity.estimators.training_run import machine_of
+from capacity.estimators.training_terms import Terms, price_terms
+from capacity.estimators.training_time import assemble
+from capacity.record import fields, replace
+from capacity.spec.plan import Plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from capacity.estimators.case import Case
+    from capacity.estimators.stacks import Stack
+    from capacity.planning.space import Block, Column, Cuts, Index, Kind
+    from capacity.spec.workload import Workload
+
+# Rows worked on at once: their columns stay in a core's own cache.
+CHUNK = 8192
+# Terms that hang on how weights and states are sharded and kept, not on the kernels.
+_STATES = ("gather", "gathers", "reduce", "accumulated", "updated", "orthogonalised", "offloaded")
+
+
+class TrainingPrices:
+    """Prices blocks of one case on one number of devices."""
+
+    def __init__(self, case: Case, workload: Workload, devices: float, cuts: Cuts) -> None:
+        self.case = case
+        self.workload = workload
+        self.devices = devices
+        self.cuts = cuts
+        self.machine = machine_of(case, case.cluster, workload, devices)
+        self.weights = weights_of(lower(case.model, Tokens()))
+        self._kernels: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self._states: dict[tuple[Any, ...], dict[str, Any]] = {}
+
+    @property
+    def stack(self) -> Stack:
+        """The training software."""
+        return self.machine.stack
+
+    def plan(self, block: Block, rows: Index | slice) -> Plan:
+        """Rows of a block as one plan of columns."""
+        return self._plan(block.kind, block.cut[rows], block.interleave[rows], block.replicas[rows], block.share[rows])
+
+    def _plan(self, kind: Kind, cut: Index, interleave: Any = 1.0, replicas: Any = 1.0, share: Any = 1.0) -> Plan:
+        cuts = self.cuts
+        routed = {"etp": cuts.etp[cut]} if self.weights.experts else {}
+        return Plan(
+            dp=cuts.dp[cut],
+            tp=cuts.tp[cut],
+            pp=cuts.pp[cut],
+            cp=cuts.cp[cut],
+            ep=cuts.ep[cut],
+            micro_batch=cuts.micro_batch[cut],
+            interleave=interleave,
+            replicas=replicas,
+            recompute_share=share,
+            **routed,
+            **kind.words,
+        )
+
+    def memory(self, block: Block, rows: Index | slice) -> Column:
+        """Bytes of the fullest device."""
+        plan = self.plan(block, rows)
+        rounds = self.cuts.rounds[block.cut[rows]]
+        parts = training_memory(
+            self.case.model, self.weights, self.workload, plan, rounds, self.case.profile.context_bytes
+        )
+        return np.broadcast_to(np.asarray(sum(parts.values())), rounds.shape)
+
+    def terms(self, block: Block, rows: Index | slice) -> Terms:
+        """The terms of a step."""
+        kind, cut, interleave, replicas = block.kind, block.cut[rows], block.interleave[rows], block.replicas[rows]
+        share = block.share[rows]
+        found = {name: _taken(value, cut) for name, value in self._kernel_terms(kind).items()}
+        copies, place = np.unique(replicas, return_inverse=True)
+        states = self._state_terms(kind, copies)
+        found |= {name: _taken(value, place * len(self.cuts) + cut) for name, value in states.items()}
+        if {"parameters", "activations"} & {*kind.offload}:
+            plan = self._plan(kind, cut, 1.0, replicas, share)
+            found["streamed"] = self._priced(plan, self.cuts.rounds[cut]).streamed
+        found["hop"] = found["hop"] * interleave
+        found["chunks"] = found["chunks"] * interleave
+        found["full"] = share if kind.recompute == "full" else 0.0
+        found["selective"] = float(kind.recompute == "selective")
+        return Terms(**found)
+
+    def step(self, block: Block, rows: Index | slice) -> Column:
+        """Seconds of a step."""
+        found = sum(self.parts(self.terms(block, rows)).values())
+        return np.broadcast_to(np.asarray(found), block.cut[rows].shape)
+
+    def parts(self, terms: Terms, stack: Stack | None = None) -> dict[str, Any]:
+        """Seconds of a step by part, under another stack where one is given."""
+        site = self.case.site_factor
+        host = self.machine.pricer.profile.host_layer_s
+        return {name: part * site for name, part in assemble(terms, stack or self.stack, host).items()}
+
+    def _priced(self, plan: Plan, rounds: Any) -> Terms:
+        model, machine = self.case.model, self.machine
+        table = lower(model, feeding.learn(model, plan.micro_batch, self.workload.seq_len))
+        return price_terms(
+            model, table, self.weights, self.workload, plan, machine.network, machine.pricer, rounds,
+            fused=machine.stack.fused_attention > 0.0,
+        )  # fmt: skip
+
+    def _kernel_terms(self, kind: Kind) -> dict[str, Any]:
+        """Terms of every cut that no sharding, recomputation or offloading changes; streamed stands at nought."""
+        key = (kind.cp_kind, kind.whole, kind.schedule)
+        if key not in self._kernels:
+            whole = self._whole(kind)
+            plan = self._plan(replace(kind, zero=0, recompute="none", offload=()), whole)
+            terms = self._priced(plan, self.cuts.rounds[whole])
+            self._kernels[key] = {
+                name: self._spread(getattr(terms, name), whole) for name in fields(Terms) if name not in _STATES
+            }
+        return self._kernels[key]
+
+    def _state_terms(self, kind: Kind, copies: Column) -> dict[str, Any]:
+        """Terms of sharded states, of every cut for each number of replicas, one after the other."""
+        key = (kind.zero, kind.offload, kind.whole, *copies)
+        if key not in self._states:
+            whole = self._whole(kind)
+            found: dict[str, list[Any]] = {name: [] for name in _STATES}
+            for count in copies:
+                kept = whole[(self.cuts.dp * self.cuts.cp)[whole] % count == 0.0]
+                terms = self._priced(
+                    self._plan(replace(kind, recompute="none"), kept, 1.0, count), self.cuts.rounds[kept]
+                )
+                for name in _STATES:
+                    found[name].append(self._spread(getattr(terms, name), kept))
+            self._states[key] = {name: np.concatenate(parts) for name, parts in found.items()}
+        return self._states[key]
+
+    def _whole(self, kind: Kind) -> Index:
+        """Rows of the cuts this kind is about."""
+        if not self.weights.experts:
+            return np.arange(len(self.cuts))
+        return np.flatnonzero((self.cuts.ep == self.experts) == kind.whole)
+
+    def _spread(self, value: Any, rows: Index) -> Column:
+        spread = np.zeros(len(self.cuts))
+        spread[rows] = value
+        return spread
+
+    @property
+    def experts(self) -> float:
+        """Routed experts of a layer, 0 without."""
+        from capacity.estimators.layout import expert_count
+
+        return expert_count(self.case.model)
+
+
+def _taken(value: Any, rows: Index) -> Any:
+    return value[rows] if isinstance(value, np.ndarray) and value.ndim else value
