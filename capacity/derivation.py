@@ -37,9 +37,9 @@ def latex(formula: Formula) -> str:
     """The formula as a LaTeX equation, symbol = body; needs SymPy."""
     import sympy
 
-    if _keeps_terms(formula):
+    if keeps_terms(formula):
         return f"{formula.symbol} = \\sum_i x_i"
-    body, _ = _symbolic(formula)
+    body, _ = symbolic(formula)
     words = {symbol: "\\mathit{" + symbol.name.replace("_", "\\_") + "}" for symbol in body.free_symbols}
     return f"{formula.symbol} = {sympy.latex(body.doit(), symbol_names=words)}"
 
@@ -77,13 +77,14 @@ def unit_of(value: float, name: str = "") -> str:
     return unit_in_name(name)
 
 
-def _keeps_terms(formula: Formula) -> bool:
+def keeps_terms(formula: Formula) -> bool:
+    """Whether a formula is the sum of whatever named terms it is given."""
     return formula.unit == "same" and formula.parameters == ("terms",)
 
 
 def _parts(call: Call) -> list[tuple[str, Any]]:
     """The named numbers a call was given: its inputs, or the terms of a sum."""
-    if _keeps_terms(call.formula):
+    if keeps_terms(call.formula):
         return list(call.inputs["terms"].items())
     return list(call.inputs.items())
 
@@ -103,11 +104,11 @@ class _Tree:
 
     def lines(self, name: str, value: float, unit: str = "", level: int = 0, indent: int = 0) -> Iterator[str]:
         """The lines of one value; the first is its own, the others hang below it."""
-        value = _unscaled(value)
+        value = unscaled(value)
         unit = unit or unit_of(value, name)
-        head = f"{name} = {_quantity(value, unit)}"
+        head = f"{name} = {quantity(value, unit)}"
         if not isinstance(value, Traced):
-            yield from self._wrapped(head + _origin(value, ""), indent)
+            yield from self._wrapped(head + origin(value, ""), indent)
             return
         call = value.call
         key = (call.formula.name, *((k, _key(v)) for k, v in call.inputs.items()))
@@ -122,7 +123,7 @@ class _Tree:
             return
         self.shown.add(key)
         yield from self._wrapped(head, indent)
-        if _keeps_terms(call.formula):
+        if keeps_terms(call.formula):
             yield from self._terms(call, unit, level, indent)
         elif call.formula.name == "scaled":
             yield from self._scaled(call, unit, level, indent)
@@ -132,18 +133,18 @@ class _Tree:
     def _scaled(self, call: Call, unit: str, level: int, indent: int) -> Iterator[str]:
         """A repetition is told in one line and takes no level of its own."""
         each, times = call.inputs["each"], call.inputs["times"]
-        yield f"{self.stem}= {_quantity(each, unit)} {self.times} {_quantity(times, '1')}"
+        yield f"{self.stem}= {quantity(each, unit)} {self.times} {quantity(times, '1')}"
         parts = {"each" if not isinstance(each, Traced) or each.call.formula.unit == "same" else _name(each): each}
         parts["times" if not isinstance(times, Traced) else _name(times)] = times
         units = dict(zip(parts, (unit, "1"), strict=True))
         yield from self._children(self._leaves(parts, units, {}), _calls(parts), units, level - 1, indent)
 
     def _call(self, call: Call, level: int, indent: int) -> Iterator[str]:
-        parts = call.inputs | dict(_nested(call))
+        parts = call.inputs | dict(nested(call))
         units = {key: unit_of(part, key) for key, part in parts.items()}
         body, named = _written(call.formula)(self.times)
-        texts = {key: _quantity(part, units[key], factor=True) for key, part in parts.items()}
-        numbers = _substituted(call.formula)(texts, self.times)
+        texts = {key: quantity(part, units[key], factor=True) for key, part in parts.items()}
+        numbers = substituted(call.formula)(texts, self.times)
         rule = self.stem if parts else self.gap
         for line in self._wrapped(f"= {body}", indent + 3):
             yield rule + line
@@ -160,8 +161,8 @@ class _Tree:
         rows = [
             (
                 key,
-                _quantity(part, units[key]),
-                _origin(part, "in the formula" if defaults.get(key) == part else "").strip(),
+                quantity(part, units[key]),
+                origin(part, "in the formula" if defaults.get(key) == part else "").strip(),
             )
             for key, part in parts.items()
             if not isinstance(part, Traced)
@@ -173,7 +174,7 @@ class _Tree:
         rows = []
         for key, part in terms:
             share = f"{100 * part / call.value:.1f} %" if call.value and isfinite(call.value) else ""
-            rows.append((key, _quantity(part, unit), share.rjust(7), _origin(part, "").strip()))
+            rows.append((key, quantity(part, unit), share.rjust(7), origin(part, "").strip()))
         calls = {key: part for key, part in _calls(dict(terms)).items() if part and level + 1 < self.depth}
         yield from self._children(_table(rows), calls, dict.fromkeys(calls, unit), level, indent)
 
@@ -209,7 +210,7 @@ def _calls(parts: dict[str, Any]) -> dict[str, float]:
     return {key: part for key, part in parts.items() if isinstance(part, Traced)}
 
 
-def _unscaled(value: float) -> float:
+def unscaled(value: float) -> float:
     """A value behind repetitions of once, which explain nothing."""
     while isinstance(value, Traced) and value.call.formula.name == "scaled" and value.call.inputs["times"] == 1.0:
         value = value.call.inputs["each"]
@@ -220,7 +221,7 @@ def _key(value: Any) -> Any:
     return tuple(sorted(value.items())) if isinstance(value, dict) else value
 
 
-def _quantity(value: Any, unit: str, *, factor: bool = False) -> str:
+def quantity(value: Any, unit: str, *, factor: bool = False) -> str:
     """A number with its unit; as a factor of a product a rate stands in brackets."""
     if isinstance(value, bool) or not isinstance(value, (float, int)):
         return str(value)
@@ -231,7 +232,8 @@ def _quantity(value: Any, unit: str, *, factor: bool = False) -> str:
     return f"({whole})" if "/" in text or text.startswith("-") else whole
 
 
-def _origin(value: Any, otherwise: str) -> str:
+def origin(value: Any, otherwise: str) -> str:
+    """Where a number is from, after a gap; `otherwise` where it does not say."""
     if not isinstance(value, Sourced):
         return f"   {otherwise}" if otherwise else ""
     return f"   {value.tag}" + (f": {value.source}" if value.source else "")
@@ -243,7 +245,7 @@ def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def _nested(call: Call) -> list[tuple[str, Traced]]:
+def nested(call: Call) -> list[tuple[str, Traced]]:
     """The formulas a formula's body calls, with their values: it is pure, so it is simply run again."""
     calls: list[tuple[str, Traced]] = []
 
@@ -269,10 +271,10 @@ def _nested_name(entry: Formula, position: int, known: list[str]) -> str:
 
 def _written(formula: Formula) -> Callable[[str], tuple[str, list[str]]]:
     """Prints the body as the author wrote it: the result, and the parts that have a name of their own."""
-    if _keeps_terms(formula):
+    if keeps_terms(formula):
         return lambda _times: ("sum of its terms", [])
     try:
-        body, parts = _symbolic(formula)
+        body, parts = symbolic(formula)
     except ImportError:
         lines = _source(formula)
         return lambda _times: (lines({})[-1], lines({})[:-1])
@@ -285,17 +287,17 @@ def _written(formula: Formula) -> Callable[[str], tuple[str, list[str]]]:
     return text
 
 
-def _substituted(formula: Formula) -> Callable[[Mapping[str, str], str], str]:
+def substituted(formula: Formula) -> Callable[[Mapping[str, str], str], str]:
     """Prints the body with every name replaced by a text."""
     try:
-        body, _ = _symbolic(formula)
+        body, _ = symbolic(formula)
     except ImportError:
         lines = _source(formula)
         return lambda names, _times: "; ".join(lines(names))
     return lambda names, times: _Printer(names, times, {}).text(body)
 
 
-def _symbolic(formula: Formula) -> tuple[Any, dict[str, Any]]:
+def symbolic(formula: Formula) -> tuple[Any, dict[str, Any]]:
     """The body run on SymPy symbols, left as it was written, and the named parts it was made of."""
     import sympy
 

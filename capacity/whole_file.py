@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 
 
-def write_whole(path: str, text: str) -> None:
-    """Put text into a file by way of another beside it, on the disk before it takes the name. Raises OSError."""
+def write_whole(path: str, content: str | bytes) -> None:
+    """Put text or bytes into a file by way of another beside it, on the disk before it takes the name. Raises OSError."""
     partial = f"{path}.{os.getpid()}"
     try:
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(partial, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)

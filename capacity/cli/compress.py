@@ -81,6 +81,7 @@ def run(options: dict[str, Any]) -> None:
             json(
                 {
                     "schema": 1,
+                    "kind": "compress",
                     "request": {k: str(v) for k, v in request.items()},
                     "methods": [_record(one) for one in found],
                 }

@@ -11,7 +11,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_OUTPUT = ("json", "plain", "verbose", "explain", "depth", "anchor")
 _count = argument("1", positive=True)
 _share = argument("1")
 _seconds = argument("s", positive=True)
@@ -122,11 +121,14 @@ COMMAND = Command(
         )),
     ),
 )  # fmt: skip
+QUESTION = COMMAND.groups[:-1]  # what is asked, without how the answer is printed
 
 
 def run(options: dict[str, Any]) -> None:
     """Ask, and print the answer."""
-    request = _request(options)
+    request = question(options)
+    if options["json"] and (options["plain"] or options["explain"] is not None):
+        raise InputError(f"--json and {'--plain' if options['plain'] else '--explain'} given: give one of them")
     if options["explain"] is not None:
         write(_explanation(options, request))
         return
@@ -147,9 +149,10 @@ def run(options: dict[str, Any]) -> None:
         write(screen(answer, style(), everything=options["verbose"]))
 
 
-def _request(options: dict[str, Any]) -> dict[str, Any]:
-    """What was given, by the names of `capacity.estimate`."""
-    request = {name: value for name, value in options.items() if value is not None and name not in _OUTPUT}
+def question(options: dict[str, Any]) -> dict[str, Any]:
+    """What was asked, by the names of `capacity.estimate`; for every command that takes the options of an estimate."""
+    asked = {option.dest for _, group in QUESTION for option in group} - {"anchor"}
+    request = {name: value for name, value in options.items() if value is not None and name in asked}
     if "catalogue" in request:
         request["catalogue"] = tuple(request["catalogue"])
     if options["anchor"] is not None:
@@ -160,8 +163,6 @@ def _request(options: dict[str, Any]) -> dict[str, Any]:
     if len(chosen) != 1:
         said = " and ".join(f"--{name}" for name in chosen) if chosen else "no model"
         raise InputError(f"{said} given: give one of --params, --model and --config, like `--params 7e9`")
-    if options["json"] and (options["plain"] or options["explain"] is not None):
-        raise InputError(f"--json and {'--plain' if options['plain'] else '--explain'} given: give one of them")
     return request
 
 

@@ -1,0 +1,57 @@
+"""One report of several documents: what `capacity report` makes, before it is a page or a document."""
+
+from __future__ import annotations
+
+from capacity.reporting import documents, provenance
+from capacity.reporting.content import Cell, Column, Report, Section, Table, Words
+from capacity.reporting.sections import sections_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from capacity.reporting.documents import Document
+
+
+def compose(inputs: Sequence[Document], title: str = "") -> Report:
+    """The report of some documents, in their order; a title is made up where none is given."""
+    made, said = _title(inputs)
+    told: list[Section] = []
+    for place, document in enumerate(inputs):
+        parts = sections_of(document, place)
+        told += (
+            parts
+            if len(inputs) == 1
+            else [Section(_title([document])[0], (Words(_title([document])[1], "quiet"),), parts)]
+        )
+    kept = provenance.of(inputs, title)
+    return Report(title or made, said, (*told, _about(kept)), kept)
+
+
+def _title(inputs: Sequence[Document]) -> tuple[str, str]:
+    if len(inputs) == 1:
+        document = inputs[0]
+        if document.kind == "estimate":
+            from capacity.reporting.sections.estimate import title
+
+            return title(documents.estimate_of(document.data, document.name))
+        if document.kind == "validation":
+            return f"Predictions of {document.name} held against measurements", ""
+        return f"{document.kind.capitalize()} report: {document.name}", ""
+    return "Capacity report", ", ".join(dict.fromkeys(document.kind for document in inputs))
+
+
+def _about(kept: dict[str, object]) -> Section:
+    """Where the report is from, and how to make it again."""
+    versions = kept["versions"]
+    rows = tuple((Cell(name), Cell(said)) for name, said in versions.items()) if isinstance(versions, dict) else ()
+    return Section(
+        "About this report",
+        (
+            Words(
+                "Ranges are 90 % intervals, made of what earlier predictions got wrong. The same inputs and versions make the same bytes. "
+                "The inputs are in this file; `capacity report --rerun FILE` makes it again and says what changed."
+            ),
+            Table("versions", "Made with", (Column("Program"), Column("Version")), rows, folded=True),
+        ),
+    )

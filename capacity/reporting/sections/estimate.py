@@ -1,0 +1,194 @@
+"""An estimate told: the verdict, the numbers, where the resources go, how sure, what else, how each number came about."""
+
+from __future__ import annotations
+
+from capacity.rendering import selection, words
+from capacity.reporting.content import Cell, Column, Fact, Facts, Section, Table, Verdict, Words
+from capacity.reporting.documents import estimate_of
+from capacity.reporting.figures import breakdowns, figure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from capacity.reporting.content import Derivation
+    from capacity.reporting.documents import Document
+    from capacity.spec.estimate import Estimate, Quantity
+    from capacity.spec.estimate import Section as Part
+
+# The numbers that stand out, for each kind of work; those a section lacks are passed over.
+_FIRST = (
+    "run_time", "cost", "step_time", "tokens_per_s", "ttft", "tpot", "requests_per_s", "service_devices", "cost_per_day",
+    "cost_per_million_tokens", "latency", "images_per_s", "memory_per_device", "mfu", "energy", "energy_per_token", "carbon",
+    "carbon_per_million_tokens",
+)  # fmt: skip
+_MOST_FACTS = 8
+# Whose derivation is told.
+_DERIVED = (
+    "step_time",
+    "run_time",
+    "tpot",
+    "ttft",
+    "memory_per_device",
+    "energy",
+    "energy_per_token",
+    "cost",
+    "cost_per_million_tokens",
+)
+_MOST_DERIVED = 4
+
+
+def sections(document: Document, prefix: str) -> tuple[Section, ...]:
+    """A section for each kind of work, then what was asked and assumed."""
+    answer = estimate_of(document.data, document.name)
+    derived = _derivations(document, answer)
+    return (
+        *(_part(part, derived.get(mode, ()), f"{prefix}{mode}-") for mode, part in answer.sections.items()),
+        _asked(answer, prefix),
+    )
+
+
+def title(answer: Estimate) -> tuple[str, str]:
+    """What the report is about, and the facts of the model."""
+    facts = [
+        words.lower(said.format(words.value(answer.model[name])))
+        for name, said in selection.FACTS.items()
+        if answer.model.get(name)
+        and not (name == "active_parameters" and answer.model[name] == answer.model["parameters"])
+    ]
+    titles = [part.title.lower() for part in answer.sections.values()]
+    doing = " and ".join(titles) if len(titles) < 3 else ", ".join(titles)
+    return f"{answer.model['name']}: {doing}", " · ".join(facts)
+
+
+def _part(part: Part, derived: tuple[Derivation, ...], prefix: str) -> Section:
+    facts = [_fact(name, part.quantities[name]) for name in _FIRST if name in part.quantities]
+    blocks = [
+        Words(part.setting, "quiet"),
+        Verdict(part.verdict, part.fits),
+        Facts(tuple(facts[:_MOST_FACTS])),
+        *(Words(warning, "warning") for warning in part.warnings),
+    ]
+    inner = [
+        Section(
+            "Where it goes",
+            (
+                *figure(breakdowns.memory(part), prefix),
+                *figure(breakdowns.time(part), prefix),
+                *figure(breakdowns.time(part, "prefill time"), prefix),
+            ),
+        ),
+        Section("All numbers", (_quantities(part, prefix),)),
+    ]
+    if part.alternatives:
+        inner.append(Section("What else was considered", (_alternatives(part, prefix),)))
+    if derived:
+        inner.append(Section("How the numbers came about", derived))
+    return Section(part.title, tuple(blocks), tuple(inner))
+
+
+def _fact(name: str, quantity: Quantity) -> Fact:
+    number, unit = words.middle(quantity)
+    label = {**selection.ESTIMATED, **selection.COUNTED}.get(name) or words.label(name)
+    return Fact(label, f"{number} {unit}".strip(), words.spread(quantity), quantity.note)
+
+
+def _quantities(part: Part, prefix: str) -> Table:
+    rows = []
+    for name, quantity in part.quantities.items():
+        number, unit = words.middle(quantity)
+        rows.append(
+            (
+                Cell(words.label(name)),
+                Cell(f"{number} {unit}".strip(), quantity.mid, strong=True),
+                Cell(
+                    words.spread(quantity) or "exact",
+                    quantity.high - quantity.low if quantity.high < float("inf") else None,
+                ),
+                Cell(quantity.note),
+            )
+        )
+    columns = (
+        Column("Quantity"),
+        Column("Middle", numeric=True),
+        Column("90 % interval", numeric=True),
+        Column("What it counts"),
+    )
+    return Table(f"{prefix}quantities", "Every quantity, with its 90 % interval", columns, tuple(rows))
+
+
+def _alternatives(part: Part, prefix: str) -> Table:
+    keys = list(dict.fromkeys(key for row in part.alternatives for key in row))
+    columns = tuple(
+        Column(words.label(key), numeric=not isinstance(part.alternatives[0].get(key), str)) for key in keys
+    )
+    rows = tuple(
+        tuple(_cell(words.named(key, row.get(key)), row.get(key)) for key in keys) for row in part.alternatives
+    )
+    return Table(f"{prefix}alternatives", "The same work on other devices", columns, rows)
+
+
+def _cell(text: str, value: Any) -> Cell:
+    number = float(value) if isinstance(value, (int, float)) else None
+    return Cell(text, number)
+
+
+def _asked(answer: Estimate, prefix: str) -> Section:
+    request = Table(
+        f"{prefix}request",
+        "What was asked",
+        (Column("Option"), Column("Value")),
+        tuple(
+            (Cell(str(name).replace("_", " ")), _cell(words.value(value), value))
+            for name, value in answer.request.items()
+        ),
+    )
+    model = Table(
+        f"{prefix}model",
+        "The model",
+        (Column("Fact"), Column("Value")),
+        tuple(
+            (Cell(words.label(name)), _cell(words.value(value), value))
+            for name, value in answer.model.items()
+            if value not in (None, [], ())
+        ),
+        folded=True,
+    )
+    assumed = Table(
+        f"{prefix}assumptions",
+        "What the answer rests on",
+        (Column("Assumption"), Column("Value", numeric=True), Column("From"), Column("Source")),
+        tuple(
+            (
+                Cell(words.label(one.name)),
+                _cell(words.value(one.value, one.unit), one.value),
+                Cell(one.tag),
+                Cell(one.source),
+            )
+            for one in answer.assumptions
+        ),
+    )
+    return Section(
+        "What was asked, and what was assumed",
+        (*(Words(one, "warning") for one in answer.warnings), request, model, assumed),
+    )
+
+
+def _derivations(document: Document, answer: Estimate) -> dict[str, tuple[Derivation, ...]]:
+    """By kind of work; nothing where the question cannot be asked again here."""
+    if document.request is None:
+        return {}
+    from capacity.estimators.answer import values
+    from capacity.formula import ledger
+    from capacity.reporting.derivations import derive
+
+    with ledger():
+        found = values(**document.request)
+    told: dict[str, tuple[Derivation, ...]] = {}
+    for mode, part in answer.sections.items():
+        names = [name for name in _DERIVED if name in part.quantities and f"{mode}.{name}" in found][:_MOST_DERIVED]
+        seen: set[str] = set()
+        told[mode] = tuple(
+            derive(words.label(name), f"{mode}.{name}", found[f"{mode}.{name}"], seen=seen) for name in names
+        )
+    return told
