@@ -76,9 +76,9 @@ def test_what_is_printed_is_what_is_computed(name):
 
 
 def nested_values(entry, inputs):
-    from capacity.derivation import _nested
+    from capacity.derivation import nested
 
-    return dict(_nested(Call(entry, inputs, 0.0)))
+    return dict(nested(Call(entry, inputs, 0.0)))
 
 
 def test_expression_keeps_the_authors_order_and_names():
