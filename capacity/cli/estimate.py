@@ -44,7 +44,8 @@ COMMAND = Command(
             Option("--tokens", metavar="N", read=_count, help="training tokens: 140B"),
             Option("--seq-len", metavar="N", read=_count, help="tokens in a training sequence: 4096"),
             Option("--batch", metavar="N", read=_count, help="sequences in a training step, over all devices"),
-            Option("--optimizer", metavar="NAME", help="adamw, adamw-8bit, adafactor, muon, shampoo, sgd ..."),
+            Option("--optimizer", metavar="NAME", help="adamw, adamw-bf16, adamw-8bit, adafactor, muon, sgd ..."),
+            Option("--mtp", help="its multi-token-prediction heads are trained too"),
             Option("--teacher", metavar="NAME", help="a published model to distil from, run beside"),
             Option("--lora-rank", metavar="N", read=whole(), help="rank of the adapters of --mode lora"),
             Option("--eval-interval", metavar="N", read=whole(), help="training steps from one evaluation to the next: 1000"),
@@ -55,6 +56,7 @@ COMMAND = Command(
             Option("--output-len", metavar="N", read=_count, help="tokens a request generates"),
             Option("--concurrency", metavar="N", read=_count, help="requests in flight on a replica"),
             Option("--precision", metavar="NAME", help="of weights and arithmetic: fp32, bf16, fp8, int4 ..."),
+            Option("--saved-precision", metavar="NAME", help="inputs of products kept for the backward pass: bf16, fp8"),
             Option("--weight-bits", metavar="N", read=_count, help="effective bits of a weight, where they are not the usual ones"),
             Option("--kv-precision", metavar="NAME", help="of the KV cache: bf16, fp8, int8, int4"),
         )),
@@ -104,7 +106,7 @@ COMMAND = Command(
             Option("--offload", metavar="WHAT", help="to the host: optimizer, parameters, activations; with commas"),
             Option("--offload-to", metavar="WHERE", help="of the host: cpu (its memory) or nvme (its drives)"),
             Option("--nvme-bandwidth", metavar="RATE", read=_bandwidth, help="of all drives of a node: 25GB/s"),
-            Option("--recompute", metavar="WHAT", help="activations rebuilt: none, selective or full"),
+            Option("--recompute", metavar="WHAT", help="none, selective, full or parts: attention,norms,activations,latent,ffn,experts"),
             Option("--recompute-share", metavar="SHARE", read=_count, help="of the blocks that full recomputation rebuilds: 1"),
         )),
         ("money and power", (
@@ -152,7 +154,7 @@ def run(options: dict[str, Any]) -> None:
 def question(options: dict[str, Any]) -> dict[str, Any]:
     """What was asked, by the names of `capacity.estimate`; for every command that takes the options of an estimate."""
     asked = {option.dest for _, group in QUESTION for option in group} - {"anchor"}
-    request = {name: value for name, value in options.items() if value is not None and name in asked}
+    request = {name: value for name, value in options.items() if value not in (None, False) and name in asked}
     if "catalogue" in request:
         request["catalogue"] = tuple(request["catalogue"])
     if options["anchor"] is not None:

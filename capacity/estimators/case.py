@@ -63,6 +63,8 @@ _SPELLINGS = {
     "4bit": "int4",
     "8bit": "int8",
 }
+# Formats that inputs of products may be kept in for the backward pass.
+SAVED = ("bf16", "fp16", "fp8")
 KEYS = (
     "params",
     "model",
@@ -95,6 +97,8 @@ KEYS = (
     "offload_to",
     "nvme_bandwidth",
     "recompute_share",
+    "mtp",
+    "saved_precision",
     "teacher",
     "eval_interval",
     "eval_tokens",
@@ -186,6 +190,8 @@ def read_case(request: dict[str, Any]) -> Case:
     mode = one_of("--mode", request.get("mode"), MODES)
     model, shapes = _model(request, folders, assumptions)
     modes: tuple[str, ...] = (mode,) if mode else ("train", "serve")
+    if request.get("mtp"):
+        model, shapes = _ahead(model, mode), ()
     if any(name in request for name in ("prompt_len", "output_len", "concurrency")) and mode in TRAINING_MODES:
         raise InputError(f"--prompt-len, --output-len and --concurrency describe serving, not --mode {mode}; drop one")
     cluster, profile, devices = _cluster(request, folders, assumptions)
@@ -221,6 +227,19 @@ def _model(
     for note in model.notes:
         assumptions.note(f"model note {len(assumptions.all())}", note, "", "model", model.source)
     return model, ()
+
+
+def _ahead(model: ModelSpec, mode: str | None) -> ModelSpec:
+    """The model with its multi-token-prediction heads, which are trained with it."""
+    from capacity.estimators.feeding import with_heads_ahead
+
+    if mode not in TRAINING_MODES:
+        raise InputError(
+            "--mtp trains multi-token-prediction heads: add --mode train (a server drafts with --draft-tokens)"
+        )
+    if not any(block.stack == "mtp" for block in model.blocks):
+        raise InputError(f"{model.name} has no multi-token-prediction heads; leave --mtp out")
+    return with_heads_ahead(model)
 
 
 def _cluster(
@@ -343,7 +362,11 @@ def training_precision(case: Case) -> tuple[str, Precision]:
         return word, Precision(FORMATS[word][0], 16.0, 32.0, 32.0, 16.0, default_format(case.cluster.device))
     if word in ("fp32", "tf32"):
         return word, Precision(32.0, 32.0, 32.0, 32.0, 16.0, compute)
-    return word, Precision(16.0, 16.0, 32.0, 32.0, 16.0, compute)
+    saved = case.request.get("saved_precision")
+    saved_bits = (
+        0.0 if saved is None else read_format("--saved-precision", one_of("--saved-precision", saved, SAVED), "bf16")[1]
+    )
+    return word, Precision(16.0, 16.0, 32.0, 32.0, 16.0, compute, saved_bits)
 
 
 def default_format(device: Device) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from capacity.estimators.lowering import Tokens, lower
+from capacity.record import replace
 from capacity.spec.model import Attention, Recurrent
 
 TYPE_CHECKING = False
@@ -49,6 +50,14 @@ def feed(model: ModelSpec, sequences: float, length: float, *, logits: float | N
     if sees_only(model):
         return Tokens(sequences=sequences, queries=1.0, images=1.0)
     return Tokens(sequences=sequences, queries=length, encoder=length, logits=logits)
+
+
+def with_heads_ahead(model: ModelSpec) -> ModelSpec:
+    """The model with its multi-token-prediction blocks as layers, each of which passes the head once more (deepseek2024)."""
+    ahead = sum(block.count for block in model.blocks if block.stack == "mtp")
+    blocks = tuple(replace(block, stack="decoder") if block.stack == "mtp" else block for block in model.blocks)
+    again = tuple(replace(linear, tied=True) for linear in model.head) * int(ahead)
+    return replace(model, blocks=blocks, head=(*model.head, *again))
 
 
 # Masked language models guess this share of a sequence's tokens, and only these get logits (15 %, padded up).

@@ -78,10 +78,13 @@ def check(model: ModelSpec, plan: Plan, devices: float) -> None:
     layers = feeding.layer_count(model)
     if plan.pp > layers:
         raise InputError(f"{plan.pp:g} pipeline stages are more than the {layers:g} layers of {model.name}; use fewer")
-    if plan.pp * plan.interleave > layers:
+    # Embedding and head may be chunks of their own.
+    if plan.pp * plan.interleave > layers + (2.0 if plan.pp > 1.0 else 0.0):
         raise InputError(
             f"{plan.pp:g} stages of {plan.interleave:g} chunks are more than the {layers:g} layers of {model.name}"
         )
+    if plan.schedule == "dualpipe" and plan.pp % 2.0:
+        raise InputError(f"the dualpipe schedule pairs stages, so pp={plan.pp:g} must be even")
     check_experts(model, plan)
     spread = plan.ranks * (plan.tp / plan.expert_tp)
     if spread % plan.ep:
@@ -99,16 +102,20 @@ def check(model: ModelSpec, plan: Plan, devices: float) -> None:
 
 
 def usual_chunks(model: ModelSpec, stages: float, micro_batches: float) -> float:
-    """Chunks a stage interleaves where nobody says: as few as keep the bubble below a twentieth, a layer each at most.
+    """Chunks a stage interleaves where nobody says: as few as keep the bubble below a twentieth, of whole layers.
 
-    Interleaving needs micro-batches in whole rounds of the stages.
+    Interleaving needs micro-batches in whole rounds of the stages, and chunks that leave the fullest stage no fuller.
     """
     chunks = 1.0
     if stages == 1.0 or micro_batches % stages:
         return chunks
-    most = feeding.layer_count(model) / stages
-    while (stages - 1.0) / chunks > 0.05 * micro_batches and 2.0 * chunks <= most:
-        chunks *= 2.0
+    layers = feeding.layer_count(model)
+    fullest = -(-layers // stages)
+    for more in range(2, int(fullest) + 1):
+        if (stages - 1.0) / chunks <= 0.05 * micro_batches:
+            break
+        if -(-layers // (stages * more)) * more == fullest:
+            chunks = float(more)
     return chunks
 
 
@@ -192,7 +199,7 @@ def _candidates(
     cp = given.get("cp", 1.0)
     kept = {
         name: given[name]
-        for name in ("etp", "replicas", "schedule", "cp_kind", "offload", "offload_to", "recompute_share")
+        for name in ("etp", "replicas", "schedule", "cp_kind", "offload", "offload_to", "recompute_share", "rebuilt")
         if name in given
     }
     tps = [given["tp"]] if "tp" in given else [tp for tp in _powers(node) if divides_heads(model, tp)]

@@ -23,6 +23,7 @@ from capacity.estimators.training_memory import (
     lora_elements,
 )
 from capacity.estimators.training_run import goodput_of, price_run, read_workload
+from capacity.estimators.training_terms import rebuilds
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import energy, flops, memory, scaling, schedule, traffic
 from capacity.record import replace
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from capacity.estimators.training_run import Run
     from capacity.spec.device import Cluster
     from capacity.spec.model import ModelSpec
-    from capacity.spec.op import Op
     from capacity.spec.workload import Workload
 
 
@@ -95,7 +95,7 @@ def _account(case: Case, run: Run) -> Account:
     model_flop_sequence = total(
         {"forward": forward / sequences, "backward": flops.backward_flop(forward / sequences, 1.0 + trained)}
     )
-    again = model_flop(tuple(op for op in run.table if _runs_again(op, plan.recompute))) / sequences
+    again = model_flop(tuple(op for op in run.table if rebuilds(op, plan))) / sequences
     recomputed = again * (plan.recompute_share if plan.recompute == "full" else 1.0)
     peak, _ = peak_flop_per_s(cluster.device, precision.compute)
     params = run.weights.all
@@ -221,17 +221,12 @@ def work_by_part(run: Run) -> dict[str, float]:
         passes = {"forward": each, "backward for inputs": each * (2.0 if core and trained else 1.0)}
         if trained and not core:
             passes["backward for weights"] = each
-        if _runs_again(op, run.plan.recompute):
+        if rebuilds(op, run.plan):
             passes["rebuilt"] = each * again
         for name, work in passes.items():
             key = f"{part}, {name}"
             found[key] = found.get(key, 0.0) + work
     return found
-
-
-def _runs_again(op: Op, recompute: str) -> bool:
-    """Whether an op is computed once more in the backward pass: blocks are, the head never."""
-    return op.part != "head" if recompute == "full" else op.kind == "attention" and recompute == "selective"
 
 
 def active_params(model: ModelSpec) -> float:
@@ -314,6 +309,7 @@ def _binding(run: Run) -> str:
         "gradient accumulation": "memory bandwidth",
         "waiting for launches": "launch latency",
         "pipeline bubble": "pipeline bubble",
+        "uneven stages": "pipeline bubble",
         "stragglers": "network",
         "host traffic": "offloading",
         "optimizer on the host": "offloading",
@@ -346,9 +342,17 @@ def describe_plan(plan: Plan, cluster: Cluster) -> str:
     return (
         f"{plan.devices:g} x {cluster.device.name} ({cluster.nodes} {node}); {', '.join([*cuts, sharding])}, "
         f"micro-batch {plan.micro_batch:g}"
-        + (f", {plan.recompute} recomputation" if plan.recompute != "none" else "")
+        + (f", {_rebuilt(plan)} recomputation" if plan.recompute != "none" else "")
         + (f", {plan.schedule} schedule" if plan.schedule != "1f1b" else "")
         + (f", {' and '.join(plan.offload)} on {_PLACES[plan.offload_to]}" if plan.offload else "")
+    )
+
+
+def _rebuilt(plan: Plan) -> str:
+    return (
+        f"{', '.join(plan.rebuilt[:-1])} and {plan.rebuilt[-1]}".removeprefix(" and ")
+        if plan.rebuilt
+        else plan.recompute
     )
 
 

@@ -6,7 +6,7 @@ from capacity import ops
 from capacity.estimators import feeding
 from capacity.estimators.lowering import Tokens, lower
 from capacity.formula import scaled, sourced, total
-from capacity.formulas import memory
+from capacity.formulas import memory, schedule
 from capacity.record import Record, replace
 from capacity.spec.model import Attention, Experts, FeedForward
 
@@ -22,6 +22,7 @@ OPTIMIZER_STATE_BYTES = {
     "sgd": 0.0,
     "momentum": 4.0,
     "adamw": 8.0,
+    "adamw-bf16": 4.0,
     "adamw-8bit": 2.0,
     "adafactor": 0.02,
     "muon": 4.0,
@@ -64,11 +65,24 @@ def weights_of(table: tuple[Op, ...]) -> Weights:
     return Weights(**sums)
 
 
-def local_elements(weights: Weights, plan: Plan, stage: str) -> tuple[float, float]:
-    """Dense and expert parameters of one device on the "first" or "last" stage, before ZeRO."""
+def held_share(model: ModelSpec, plan: Plan, stage: str) -> float:
+    """Share of the model's layers on the "first", a "middle" or the "last" stage: whole layers, fewest on the last."""
+    layers = feeding.layer_count(model)
+    fullest = schedule.fullest_stage_layers(layers, plan.pp, plan.interleave)
+    if stage != "last":
+        return fullest / layers
+    return ops.maximum(fullest - schedule.spare_layers(layers, plan.pp, plan.interleave), 0.0) / layers
+
+
+def local_elements(weights: Weights, plan: Plan, stage: str, share: float | None = None) -> tuple[float, float]:
+    """Dense and expert parameters of one device on the "first", a "middle" or the "last" stage, before ZeRO.
+
+    share: of the layers that the stage holds (None: all stages hold as many).
+    """
     etp = plan.expert_tp
-    dense = (weights.dense / plan.tp + weights.vectors) / plan.pp
-    experts = weights.experts / (etp * plan.ep * plan.pp)
+    share = 1.0 / plan.pp if share is None else share
+    dense = (weights.dense / plan.tp + weights.vectors) * share
+    experts = weights.experts / (etp * plan.ep) * share
     alone = plan.pp == 1.0
     if stage == "first" or ops.anywhere(alone):
         here = weights.embedding / plan.tp
@@ -120,6 +134,8 @@ HABITS = {
     "litgpt": Habits(logit_bytes=4.0, gradient_bytes=2.0, gated_tensors=4.0, norm_tensors=3.0),
     "jax": Habits(logit_bytes=8.0, gradient_bytes=2.0),
 }
+# What policies of selective recomputation drop unless the plan names the parts: scores, and what is cheap to rebuild.
+_SELECTIVE = ("attention", "norms", "activations", "latent")
 # Bytes an element of scores where attention writes them out: softmax input, output and mask of dropout.
 SCORE_BYTES = 5.0
 
@@ -141,7 +157,14 @@ def training_memory(
     stack: whose habits; fused_attention: whether scores are never written out; stage: "first" or "last" of the pipeline
     where that one is asked for.
     """
-    stages = (stage,) if stage else ("first",) if ops.everywhere(plan.pp == 1.0) else ("first", "last")
+    stages: tuple[tuple[str, ...], ...] = (("first",), ("last",))
+    if stage:
+        stages = ((stage,),)
+    elif plan.schedule == "dualpipe":
+        # A device has two stages, as far from either end of the pipeline (deepseek2024).
+        stages = (("first", "last"), ("middle", "middle"))
+    elif ops.everywhere(plan.pp == 1.0):
+        stages = (("first",),)
     habits = HABITS.get(stack or workload.stack, HABITS["megatron-core"])
     parts = [
         _stage(model, weights, workload, plan, micro_batches, context_bytes, one, habits, fused=fused_attention)
@@ -167,13 +190,15 @@ def _stage(
     plan: Plan,
     micro_batches: float,
     context_bytes: float,
-    stage: str,
+    stages: tuple[str, ...],
     habits: Habits,
     *,
     fused: bool,
 ) -> dict[str, float]:
     precision = workload.precision
-    dense, experts = local_elements(weights, plan, stage)
+    shares = [held_share(model, plan, stage) for stage in stages]
+    placed = [local_elements(weights, plan, *pair) for pair in zip(stages, shares, strict=True)]
+    dense, experts = (sum(side) for side in zip(*placed, strict=True))
     trained_dense, trained_experts, adapters = dense, experts, 0.0
     if workload.mode == "lora":
         trained_dense = adapters = lora_elements(model, workload, plan)
@@ -190,7 +215,10 @@ def _stage(
     if precision.compute == "bf16":
         gradient_bytes = gradient_bytes + habits.bf16_gradient_bytes
     gradient_bytes = 2.0 if workload.short_states else gradient_bytes
-    tables = dense - local_elements(replace(weights, embedding=0.0, head=0.0), plan, stage)[0] if width < 2.0 else 0.0
+    tables = 0.0
+    if width < 2.0:
+        bare = replace(weights, embedding=0.0, head=0.0)
+        tables = dense - sum(local_elements(bare, plan, *pair)[0] for pair in zip(stages, shares, strict=True))
     offload = "optimizer" in plan.offload
     held, grad, optim = plan.zero >= 3, plan.zero >= 2, plan.zero >= 1
     parts = {
@@ -218,27 +246,28 @@ def _stage(
                     "experts": memory.optimizer_bytes(trained_experts, state_bytes, expert_ranks if optim else 1.0),
                 }
             ),
-            0.0 if offload else 1.0,
+            # Two stages on a device are on another one too, which keeps the other half of their states.
+            0.0 if offload else 1.0 / len(stages),
         ),
     }
     in_flight = memory.micro_batches_in_flight(
-        plan.pp, 0.0 if stage == "first" else plan.pp - 1.0, micro_batches, plan.interleave
+        plan.pp, plan.pp - 1.0 if stages == ("last",) else 0.0, micro_batches, plan.interleave
     )
     if plan.schedule == "gpipe":
         in_flight = micro_batches
     if plan.schedule == "dualpipe":
-        # Two stages a device, a micro-batch more in flight (deepseek2024).
+        # A micro-batch more in flight than stages, over both directions (deepseek2024).
         in_flight = ops.minimum(plan.pp + 1.0, micro_batches)
-        parts["weights"], parts["gradients"] = scaled(parts["weights"], 2.0), scaled(parts["gradients"], 2.0)
     saved, working = block_activations(model, workload, plan, habits=habits, fused=fused)
-    parts["activations"] = scaled(saved, in_flight / plan.pp * (0.0 if "activations" in plan.offload else 1.0))
+    share = sum(shares) / len(shares)
+    parts["activations"] = scaled(saved, in_flight * share * (0.0 if "activations" in plan.offload else 1.0))
     if "parameters" in plan.offload:
         parts["weights"] = scaled(parts["weights"], 0.0)
     # Logits and the block being recomputed are never alive at once.
-    parts["working set"] = ops.maximum(_logits(model, workload, plan, stage, habits), working)
+    parts["working set"] = ops.maximum(_logits(model, workload, plan, stages, habits), working)
     if held:
         layers = feeding.layer_count(model)
-        gathered = dense * plan.pp - weights.embedding / plan.tp - weights.head / plan.tp + experts * plan.pp
+        gathered = weights.dense / plan.tp + weights.vectors + weights.experts / (etp * plan.ep)
         parts["gathered weights"] = memory.weight_bytes(
             habits.gathered_layers * gathered / layers + weights.embedding / plan.tp,
             precision.activation_bits / 8.0,
@@ -254,15 +283,15 @@ def _stage(
     return parts
 
 
-def _logits(model: ModelSpec, workload: Workload, plan: Plan, stage: str, habits: Habits) -> float:
+def _logits(model: ModelSpec, workload: Workload, plan: Plan, stages: tuple[str, ...], habits: Habits) -> float:
     """Bytes of logits of one micro-batch, on the stage that has the head."""
     alone = plan.pp == 1.0
-    if stage != "last" and not ops.anywhere(alone):
+    if "last" not in stages and not ops.anywhere(alone):
         return 0.0
     tokens = plan.micro_batch * workload.seq_len / plan.cp
     each = 0.0 if workload.fused_loss else habits.logit_bytes
     logits = memory.logit_bytes(tokens, sourced(model.vocab_size, "vocabulary"), plan.tp, each)
-    return logits if stage == "last" else ops.where(alone, logits, 0.0)
+    return logits if "last" in stages else ops.where(alone, logits, 0.0)
 
 
 def lora_elements(model: ModelSpec, workload: Workload, plan: Plan) -> float:
@@ -294,21 +323,24 @@ def block_activations(
     tokens = plan.micro_batch * workload.seq_len / plan.cp
     width = workload.precision.activation_bits / 8.0
     stream_shards = plan.tp if plan.sequence_parallel else 1.0
+    # Tokens that are multiplied in 8 bits arrive at their experts, and are kept, so.
+    packed = 0.5 if workload.precision.compute in ("fp8", "fp4") else 1.0
+    kept_width = workload.precision.saved_bits / 8.0
+    widths = (width, kept_width or width, kept_width or width * packed)
+    rebuilt = frozenset((plan.rebuilt or _SELECTIVE) if policy == "selective" else ())
     saved: dict[str, float] = {}
     working = 0.0
     for index, block in enumerate(feeding.layers(model)):
-        packed = 0.5 if workload.precision.compute in ("fp8", "fp4") else 1.0
-        each = _block(block, tokens, width, plan, stream_shards, policy, habits, packed)
-        # Selective recomputation is about the scores: they are rebuilt, not kept.
-        if not fused and policy != "selective":
+        each = _block(block, tokens, widths, plan, stream_shards, rebuilt, habits)
+        if not fused and "attention" not in rebuilt:
             each = each + _scores(block, plan.micro_batch * workload.seq_len**2 / plan.cp, plan.tp)
         if policy == "full":
             input_ = memory.stream_activation_bytes(tokens, block.hidden, width, stream_shards, 1.0)
             whole = ops.everywhere(plan.recompute_share == 1.0)
             kept = input_ if whole else _mixed(input_, each, plan.recompute_share)
             working = ops.maximum(working, each)
-        elif policy == "selective" and habits.selective is not None:
-            kept = _block(block, tokens, width, plan, stream_shards, "none", habits) * habits.selective
+        elif policy == "selective" and habits.selective is not None and not plan.rebuilt:
+            kept = _block(block, tokens, (width,) * 3, plan, stream_shards, frozenset(), habits) * habits.selective
         else:
             kept = each
         saved[f"{block.stack} blocks {index}"] = scaled(kept, sourced(block.count, "layers"))
@@ -329,35 +361,35 @@ def _scores(block: Block, pairs: float, tp: float) -> float:
 def _block(
     block: Block,
     tokens: float,
-    width: float,
+    widths: tuple[float, float, float],
     plan: Plan,
     stream_shards: float,
-    policy: str,
+    rebuilt: frozenset[str],
     habits: Habits,
-    packed: float = 1.0,
 ) -> float:
-    # packed: tokens that are multiplied in 8 bits arrive at their experts, and are kept, so; experts' outputs are
-    # rebuilt with what else is cheap.
-    # Selective recomputation drops what is cheap to rebuild: norm outputs and products of the activation function.
-    copies = 1.0 if policy == "selective" else habits.norm_tensors
+    """Bytes saved of one layer; widths: of an activation, of one kept as input of a product, of one that arrives at an expert."""
+    width, kept, arriving = widths
+    copies = 1.0 if "norms" in rebuilt else habits.norm_tensors
     masks = 0.5 if habits.dropout else 0.0  # a byte, in activation widths of two
-    rebuilt = 1.0 if policy == "selective" else 0.0
+    # The product of the activation function, and an expert's output with it.
+    dropped = 1.0 if "activations" in rebuilt else 0.0
     parts: dict[str, float] = {}
     for index, layer in enumerate(block.sublayers):
         parts[f"stream {index}"] = memory.stream_activation_bytes(
             tokens, block.hidden, width, stream_shards, copies + masks
         )
         if isinstance(layer, FeedForward):
-            tensors = (habits.gated_tensors if layer.gated else 2.0) - rebuilt
-            inner = memory.ffn_activation_bytes(tokens, layer.width, tensors, plan.tp, width)
+            tensors = 0.0 if "ffn" in rebuilt else (habits.gated_tensors if layer.gated else 2.0) - dropped
+            inner = memory.ffn_activation_bytes(tokens, layer.width, tensors, plan.tp, kept)
         elif isinstance(layer, Experts):
-            tensors = (habits.gated_tensors if layer.gated else 2.0) - rebuilt
+            whole = 0.0 if "experts" in rebuilt else 1.0
+            tensors = whole * ((habits.gated_tensors if layer.gated else 2.0) - dropped)
             routed = layer.width * layer.active + layer.shared_width
             inner = total(
                 {
-                    "inner": memory.ffn_activation_bytes(tokens, routed, tensors, plan.tp, width),
+                    "inner": memory.ffn_activation_bytes(tokens, routed, tensors, plan.tp, kept),
                     "dispatched": memory.ffn_activation_bytes(
-                        tokens, block.hidden * layer.active, 2.0 - rebuilt, plan.tp, width * packed
+                        tokens, block.hidden * layer.active, whole * (2.0 - dropped), plan.tp, arriving
                     ),
                 }
             )
@@ -366,7 +398,7 @@ def _block(
                 tokens,
                 # Latent attention rebuilds heads from what it was projected down to (deepseek2024).
                 sum(linear.out_features for linear in layer.projections if linear.shard not in ("column", "row"))
-                if layer.latent and policy == "selective"
+                if layer.latent and "latent" in rebuilt
                 else layer.heads * layer.key_size + layer.kv_heads * (layer.key_size + layer.value_size),
                 layer.heads * layer.value_size,
                 layer.heads,

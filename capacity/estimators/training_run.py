@@ -15,7 +15,7 @@ from capacity.estimators.training_time import Network, evaluation_time, forward_
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import flops, scaling, schedule
 from capacity.record import Record, replace
-from capacity.spec.plan import CP_KINDS, OFFLOAD_TARGETS, OFFLOADED, SCHEDULES
+from capacity.spec.plan import CP_KINDS, OFFLOAD_TARGETS, OFFLOADED, REBUILT, RECOMPUTATION, SCHEDULES
 from capacity.spec.workload import Workload
 
 TYPE_CHECKING = False
@@ -186,9 +186,7 @@ def given_plan(case: Case, devices: float) -> dict[str, Any]:
     zero = case.number("zero", "1", 0.0, 3.0, whole=True)
     if zero is not None:
         given["zero"] = zero
-    recompute = one_of("--recompute", case.request.get("recompute"), ("none", "selective", "full"))
-    if recompute is not None:
-        given["recompute"] = recompute
+    given |= _recomputation(case.request.get("recompute"))
     for name, choices in (("schedule", SCHEDULES), ("cp_kind", CP_KINDS)):
         word = one_of(f"--{name.replace('_', '-')}", case.request.get(name), choices)
         if word is not None:
@@ -209,6 +207,16 @@ def given_plan(case: Case, devices: float) -> dict[str, Any]:
         text = " x ".join(f"{name} {given[name]:g}" for name in _CUTS if name in given)
         raise InputError(f"{text} does not divide {devices:g} devices; change --devices or the layout")
     return given
+
+
+def _recomputation(word: str | None) -> dict[str, Any]:
+    """A policy of recomputation, or the parts of a block that are rebuilt, as a plan has them."""
+    if word is None:
+        return {}
+    named = tuple(part.strip() for part in str(word).split(","))
+    if named[0] in REBUILT:
+        return {"recompute": "selective", "rebuilt": tuple(one_of("--recompute", one, REBUILT) or "" for one in named)}
+    return {"recompute": one_of("--recompute", str(word), (*RECOMPUTATION, *REBUILT))}
 
 
 _CUTS = ("dp", "tp", "pp", "cp")

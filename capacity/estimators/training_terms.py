@@ -48,6 +48,8 @@ HOST_LINK_BYTES_PER_S, HOST_MEMORY_BYTES_PER_S, HOST_OPTIMIZER_BYTES = 2.5e10, 2
 # By how much schedules that fill gaps with weights' gradients cut the bubble of 1F1B: forward and both halves of the
 # backward pass take alike, and one of the three fills it.
 BUBBLE_CUT = {"zero-bubble": 3.0, "dualpipe": 3.0}
+# Kinds of kernels, each with a pace of its own.
+KINDS = ("gemm", "expert", "cast", "attention", "scores", "elementwise")
 # Starting a point-to-point transfer: two communication kernels and their synchronisation.
 HOP_S = 1.5e-5
 
@@ -61,7 +63,10 @@ class Terms(Record):
     expert_layers: on the stage. head, loss, head_tensor: of the whole head. hop: to the next stage and back.
     streamed: to and from the host for a micro-batch, offloaded: the host's update. gather: one gathering of sharded
     weights, of a micro-batch, gathers: how many. reduce: gradients, once a step. accumulated, updated:
-    seconds to move one byte for each local weight; orthogonalised: an optimizer's own products. frozen: whether most weights are.
+    seconds to move one byte for each local weight; orthogonalised: an optimizer's own products. rebuilt_*: forward work of
+    the parts that the plan names to rebuild. fullest: layers of the fullest stage over the mean stage's; spare: layers the
+    last stage holds fewer than that. paired: whether first and last stages share a device and micro-batches of both
+    directions hide each other's trips to experts (DualPipe).
     """
 
     gemm_forward: float
@@ -103,6 +108,15 @@ class Terms(Record):
     selective: float
     streamed: float
     offloaded: float
+    rebuilt_gemm: float
+    rebuilt_expert: float
+    rebuilt_cast: float
+    rebuilt_attention: float
+    rebuilt_scores: float
+    rebuilt_elementwise: float
+    fullest: float
+    spare: float
+    paired: float
 
 
 def price_terms(
@@ -119,13 +133,17 @@ def price_terms(
 ) -> Terms:
     """The terms of one step. table: forward ops of one micro-batch of the whole model; fused: attention keeps no scores."""
     blocks = _blocks(table, workload, plan, pricer, fused=fused)
+    chosen = tuple(op for op in table if plan.rebuilt and rebuilds(op, plan))
+    again = _blocks(chosen, workload, plan, pricer, fused=fused)
+    blocks |= {f"rebuilt_{kind}": again[f"{kind}_forward"] for kind in KINDS}
     traffic = _traffic(model, workload, plan, network)
     share = 1.0 / plan.pp
     layers = feeding.layers(model)
+    count = sum(block.count for block in layers)
     local = _local(weights, plan, model.hidden)
     return Terms(
         **{name: scaled(value, share) for name, value in (blocks | traffic).items()},
-        layers=sum(block.count for block in layers) / plan.pp,
+        layers=count / plan.pp,
         expert_layers=sum(block.count for block in layers if _experts(block)) / plan.pp,
         **_head(table, workload, plan, network, pricer),
         hop=_hop(model, workload, plan, network),
@@ -138,8 +156,33 @@ def price_terms(
         nodes=ops.maximum(plan.devices / network.devices_per_node, 1.0),
         streamed=_streamed(model, local, workload, plan, network),
         full=plan.recompute_share if plan.recompute == "full" else 0.0,
-        selective=float(plan.recompute == "selective"),
+        selective=float(plan.recompute == "selective" and not plan.rebuilt),
+        fullest=schedule.fullest_stage_layers(count, plan.pp, plan.interleave) * plan.pp / count,
+        spare=schedule.spare_layers(count, plan.pp, plan.interleave),
+        paired=float(plan.schedule == "dualpipe"),
     )
+
+
+def rebuilds(op: Op, plan: Plan) -> bool:
+    """Whether an op of the forward pass is computed once more in the backward pass; the head never is."""
+    if op.part in ("head", "embedding") or plan.recompute == "none":
+        return False
+    if plan.recompute == "full":
+        return True
+    return bool(_parts(op) & set(plan.rebuilt or ("attention",)))
+
+
+def _parts(op: Op) -> set[str]:
+    """The parts of a block, as `Plan.rebuilt` names them, that an op belongs to."""
+    found = {
+        "attention": op.kind == "attention",
+        "norms": op.part == "norm",
+        "activations": op.kind == "elementwise" and op.part in ("ffn", "expert"),
+        "latent": op.kind == "gemm" and op.name.endswith((".q_b_proj", ".kv_b_proj")),
+        "ffn": op.part == "ffn",
+        "experts": op.part in ("expert", "shared_expert"),
+    }
+    return {name for name, holds in found.items() if holds}
 
 
 def _experts(block: Block) -> Experts | None:
@@ -151,9 +194,8 @@ def _blocks(table: tuple[Op, ...], workload: Workload, plan: Plan, pricer: Price
     frozen = workload.mode == "lora"
     narrow, packed = pricer.dtype in NARROW, pricer.group_bytes("")
     width = workload.precision.activation_bits / 8.0
-    kinds = ("gemm", "expert", "cast", "attention", "scores", "elementwise")
-    forward: dict[str, dict[str, float]] = {kind: {} for kind in kinds}
-    backward: dict[str, dict[str, float]] = {kind: {} for kind in kinds}
+    forward: dict[str, dict[str, float]] = {kind: {} for kind in KINDS}
+    backward: dict[str, dict[str, float]] = {kind: {} for kind in KINDS}
     launches: dict[str, float] = {}
     for whole in table:
         if whole.part in ("embedding", "head") or ops.everywhere(whole.m == 0.0):

@@ -7,7 +7,7 @@ from capacity.estimators import feeding
 from capacity.estimators.lowering import lower
 from capacity.estimators.network import Network
 from capacity.estimators.training_memory import weights_of
-from capacity.estimators.training_terms import price_terms
+from capacity.estimators.training_terms import KINDS, price_terms
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import schedule
 from capacity.record import replace
@@ -65,7 +65,7 @@ def forward_time(
     plan = replace(plan, recompute="none")
     terms = price_terms(model, table, weights_of(table), workload, plan, network, pricer, 1.0)
     pace = sourced(stack.sustained, "sustained share of the kernels' pace", stack.source)
-    blocks = _forward_parts(terms, stack, pace)
+    blocks = _parts(terms, stack, pace, "{}_forward", scaled(terms.launches, stack.launches))
     # A forward pass is one of the head's three products, one of four trips to experts, and hides its own gathering.
     blocks["tensor-parallel traffic"] = scaled(terms.tensor, stack.exposed_forward)
     blocks["expert routing"] = scaled(terms.routing, 0.5 * (1.0 - stack.routing_overlap))
@@ -101,12 +101,19 @@ def assemble(terms: Terms, stack: Stack, host_layer_s: float) -> dict[str, float
         }
     )
     hop = scaled(terms.hop, stack.exposed_hops)
-    slow_head = scaled(head, HEAD_IMBALANCE + (1.0 - HEAD_IMBALANCE) / terms.stages)
+    # The fullest stage has whole layers; the last one has room for the head where it has fewer. Where it shares its device
+    # with the first stage, half of the micro-batches meet the head there.
+    work = total(blocks)
+    room = scaled(work, terms.spare / terms.layers)
+    late = scaled(ops.maximum(head - room, 0.0), 1.0 / (1.0 + terms.paired))
+    slow_head = scaled(late, HEAD_IMBALANCE + (1.0 - HEAD_IMBALANCE) / terms.stages)
     mean = total(blocks | {"head": scaled(head, 1.0 / terms.stages), "hops": hop})
-    slowest = total(blocks | {"head": slow_head, "hops": hop})
+    uneven = scaled(work, terms.fullest - 1.0)
+    slowest = total(blocks | {"uneven": uneven, "head": slow_head, "hops": hop})
     rounds = terms.micro_batches
     step = schedule.pipeline_time_s(rounds, slowest, mean, sourced(terms.stages, "pipeline stages"), terms.chunks)
     parts = {name: scaled(value, rounds) for name, value in blocks.items()}
+    parts["uneven stages"] = scaled(uneven, rounds)
     parts["head and loss"] = scaled(slow_head, rounds)
     parts["stage hand-over"] = scaled(hop, rounds)
     # The bubble is made of mean stages, the rest of slowest ones: let the parts add up exactly.
@@ -119,37 +126,28 @@ def assemble(terms: Terms, stack: Stack, host_layer_s: float) -> dict[str, float
     return parts
 
 
-def _forward_parts(terms: Terms, stack: Stack, pace: float) -> dict[str, float]:
-    """The forward pass of a stage's blocks for one micro-batch, by kind of work."""
-    launches = scaled(terms.launches, stack.launches)
+def _parts(terms: Terms, stack: Stack, pace: float, which: str, launches: float) -> dict[str, float]:
+    """Work of a stage's blocks on one micro-batch by kind; which: "{}_forward", "{}_backward" or "rebuilt_{}" of the terms."""
+    work = {kind: getattr(terms, which.format(kind)) for kind in KINDS}
     return {
-        "GEMM": scaled(terms.gemm_forward, 1.0 / pace),
-        "expert products": scaled(terms.expert_forward, stack.grouped / pace),
-        "casts": scaled(terms.cast_forward, stack.cast),
+        "GEMM": scaled(work["gemm"], 1.0 / pace),
+        "expert products": scaled(work["expert"], stack.grouped / pace),
+        "casts": scaled(work["cast"], stack.cast),
         "attention": total(
-            {"fused": scaled(terms.attention_forward, 1.0 / (pace * stack.attention)), "scores": terms.scores_forward}
+            {"fused": scaled(work["attention"], 1.0 / (pace * stack.attention)), "scores": work["scores"]}
         ),
-        "element-wise": total({"traffic": scaled(terms.elementwise_forward, stack.elementwise), "launches": launches}),
+        "element-wise": total({"traffic": scaled(work["elementwise"], stack.elementwise), "launches": launches}),
     }
 
 
 def _block_parts(terms: Terms, stack: Stack, pace: float, host_layer_s: float) -> dict[str, float]:
     """Forward, backward and recomputation of a stage's blocks for one micro-batch, by part."""
-    attention_pace = pace * stack.attention
     launches = scaled(terms.launches, stack.launches)
-    forward = _forward_parts(terms, stack, pace)
-    backward = {
-        "GEMM": scaled(terms.gemm_backward, 1.0 / pace),
-        "expert products": scaled(terms.expert_backward, stack.grouped / pace),
-        "casts": scaled(terms.cast_backward, stack.cast),
-        "attention": total(
-            {"fused": scaled(terms.attention_backward, 1.0 / attention_pace), "scores": terms.scores_backward}
-        ),
-        "element-wise": total({"traffic": scaled(terms.elementwise_backward, stack.elementwise), "launches": launches}),
-    }
+    forward = _parts(terms, stack, pace, "{}_forward", launches)
+    backward = _parts(terms, stack, pace, "{}_backward", launches)
     parts = {name: total({"forward": forward[name], "backward": backward[name]}) for name in forward}
     tensor = scaled(terms.tensor, stack.exposed_forward)
-    parts["expert routing"] = scaled(terms.routing, 1.0 - stack.routing_overlap)
+    parts["expert routing"] = _routing(terms, stack, total(parts))
     parts["context-parallel traffic"] = schedule.exposed_time_s(
         ops.maximum(parts["attention"], 1e-9), scaled(terms.context, 3.0), stack.overlap
     )
@@ -163,7 +161,8 @@ def _block_parts(terms: Terms, stack: Stack, pace: float, host_layer_s: float) -
     # Full: the whole forward pass once more. Selective: the attention core, and what the stack's policy adds.
     whole = total(forward | {"traffic": tensor, "routing": scaled(parts["expert routing"], 0.5)})
     chosen = total({"attention": forward["attention"], "policy": scaled(total(forward), stack.selective)})
-    parts["recomputation"] = scaled(whole, terms.full) + scaled(chosen, terms.selective)
+    named = total(_parts(terms, stack, pace, "rebuilt_{}", 0.0))
+    parts["recomputation"] = scaled(whole, terms.full) + scaled(chosen, terms.selective) + named
     device = total(parts)
     passes = 3.0 + terms.full
     layers = terms.layers + terms.expert_layers * stack.expert_launches
@@ -171,6 +170,17 @@ def _block_parts(terms: Terms, stack: Stack, pace: float, host_layer_s: float) -
     host = scaled(host_layer_s, layers * passes * busy * stack.host)
     parts["waiting for launches"] = schedule.host_bound_time_s(device, host) - device
     return parts
+
+
+def _routing(terms: Terms, stack: Stack, work_s: float) -> float:
+    """Trips to experts that work does not hide.
+
+    Micro-batches that cross (DualPipe) hide each other's, and what is hidden takes multiprocessors from products.
+    """
+    hidden = scaled(terms.routing, stack.overlap)
+    crossing = schedule.exposed_time_s(ops.maximum(work_s, 1e-9), terms.routing, stack.overlap)
+    crossing = crossing + scaled(hidden, stack.contention)
+    return ops.where(terms.paired > 0.0, crossing, scaled(terms.routing, 1.0 - stack.routing_overlap))
 
 
 def _data_parallel(terms: Terms, stack: Stack, micro_batch_s: float) -> dict[str, float]:

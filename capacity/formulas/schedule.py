@@ -67,6 +67,24 @@ def pipeline_time_s(
     return micro_batches * slowest_stage_s + (stages - 1.0) * mean_stage_s / interleave
 
 
+@formula(unit="1", symbol="L_max", cite="narayanan2021")
+def fullest_stage_layers(layers: float, stages: float, interleave: float = 1.0) -> float:
+    """Layers of the device that holds most: each of its `interleave` chunks is whole layers."""
+    return ops.ceil(layers / (stages * interleave)) * interleave
+
+
+@formula(unit="1", symbol="L_spare", cite="herd2024")
+def spare_layers(layers: float, stages: float, interleave: float = 1.0) -> float:
+    """Layers that the last stage holds fewer than the fullest, where layers do not divide evenly.
+
+    1. The stages together are short of `missing` layers.
+    2. The last stage is, so that the head has room, but one of two or more is the first's, for the embedding (Llama 3.1
+       405B: 126 layers over 16 stages, 7 on the first and on the last).
+    """
+    missing = fullest_stage_layers(layers, stages, interleave) * stages - layers
+    return ops.where(missing > 1.0, missing - 1.0, missing)
+
+
 @formula(unit="1", symbol="\\beta", cite="huang2019, narayanan2021")
 def bubble_fraction(micro_batches: float, stages: float, interleave: float = 1.0) -> float:
     """Share of the pipeline's time spent filling and draining."""

@@ -76,6 +76,7 @@ class Kind(Record):
     offload: tuple[str, ...] = ()
     offload_to: str = "cpu"
     whole: bool = False
+    rebuilt: tuple[str, ...] = ()
 
     @property
     def words(self) -> dict[str, Any]:
@@ -165,7 +166,7 @@ def blocks_of(model: ModelSpec, cuts: Cuts, given: dict[str, Any], stack: Stack)
                 if not _offloadable(offload, zero, given):
                     continue
                 word, shares = recompute
-                kind = Kind(schedule, zero, cp_kind, word, offload, target, whole_experts)
+                kind = Kind(schedule, zero, cp_kind, word, offload, target, whole_experts, given.get("rebuilt", ()))
                 share = np.tile(np.array(shares), len(cut))
                 times = len(shares)
                 yield Block(

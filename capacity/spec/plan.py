@@ -5,7 +5,11 @@ from __future__ import annotations
 from capacity.record import Record
 
 SCHEDULES = ("1f1b", "gpipe", "zero-bubble", "dualpipe")
+RECOMPUTATION = ("none", "selective", "full")
 CP_KINDS = ("ring", "gather", "ulysses")
+# Parts of a block that selective recomputation may rebuild: cores of attention, outputs of norms and of activation functions,
+# heads of latent attention from what they were projected down to, whole feed-forward networks, whole experts.
+REBUILT = ("attention", "norms", "activations", "latent", "ffn", "experts")
 OFFLOADED = ("optimizer", "parameters", "activations")
 OFFLOAD_TARGETS = ("cpu", "nvme")
 
@@ -26,8 +30,8 @@ class Plan(Record):
     drives ("nvme").
     zero: sharding stage of the data-parallel group (0 none, 1 optimizer, 2 and gradients, 3 and weights).
     interleave: virtual pipeline stages per device. micro_batch: sequences per forward pass.
-    recompute: "none", "selective" (attention core) or "full"; recompute_share: of the blocks that full recomputation rebuilds,
-    the others keep all.
+    recompute: "none", "selective" (what the stack's policy rebuilds, or the parts in `rebuilt`) or "full"; recompute_share: of the
+    blocks that full recomputation rebuilds, the others keep all.
     """
 
     dp: float = 1.0
@@ -48,6 +52,7 @@ class Plan(Record):
     replicas: float = 1.0
     schedule: str = "1f1b"
     recompute_share: float = 1.0
+    rebuilt: tuple[str, ...] = ()
 
     @property
     def ranks(self) -> float:

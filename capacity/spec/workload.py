@@ -13,7 +13,10 @@ MODES = (*TRAINING_MODES, "serve")
 
 
 class Precision(Record):
-    """Storage width of each kind of number, in bits per element (4.25 for int4 in groups of 128)."""
+    """Storage width of each kind of number, in bits per element (4.25 for int4 in groups of 128).
+
+    saved_bits: of inputs of products kept for the backward pass (0: as activations).
+    """
 
     weight_bits: float = 16.0
     activation_bits: float = 16.0
@@ -21,6 +24,7 @@ class Precision(Record):
     master_bits: float = 32.0
     kv_bits: float = 16.0
     compute: str = "bf16"
+    saved_bits: float = 0.0
 
 
 class Workload(Record):

@@ -38,7 +38,7 @@ _STACKS = (
     (r"torchtitan|ttitan|olmo-core|olmocore|fms-fsdp", "torchtitan"),
     (r"llm-foundry|llmf|mosaic|\bmpt\b", "fsdp"),
     (r"optimum|habana|gaudi", "habana"),
-    (r"deepseek-ai|hai-llm", "megatron-core"),
+    (r"deepseek-ai|hai-llm|meta-llama", "megatron-core"),
     (r"nanotron", "nanotron"),
     (r"litgpt", "litgpt"),
     (r"nemo|bridge|dgxc|mlperf|mlcommons|simumax|megatron-core|mcore|primus|te 2\.", "megatron-core"),

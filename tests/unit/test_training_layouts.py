@@ -6,6 +6,7 @@ import pytest
 
 from capacity.catalogue import load_model
 from capacity.errors import InputError
+from capacity.estimators import layout
 from capacity.estimators.answer import estimate
 from capacity.estimators.case import read_case
 from capacity.estimators.lowering import Tokens, lower
@@ -65,6 +66,29 @@ class TestSchedules:
     def test_dualpipe_keeps_weights_twice(self):
         plain, dual = (run(Plan(pp=8.0, schedule=name)).memory for name in ("1f1b", "dualpipe"))
         assert dual["weights"] > 1.5 * plain["weights"]
+
+    def test_dualpipe_pairs_stages(self):
+        with pytest.raises(InputError, match="pp=1 must be even"):
+            estimate(model="llama-3.1-8b", mode="train", devices=8, pp=1, schedule="dualpipe")
+
+    def test_stages_hold_whole_layers_and_the_head_takes_the_place_of_one(self):
+        """Dubey 2024: 126 layers over 16 stages of 8, the first and the last with one fewer."""
+        assert schedule.fullest_stage_layers(126.0, 16.0, 1.0) == 8.0
+        assert schedule.spare_layers(126.0, 16.0, 1.0) == 1.0
+        assert schedule.spare_layers(96.0, 8.0, 2.0) == 0.0
+        even, uneven = (
+            run(Plan(dp=2.0, tp=8.0, pp=pp), "llama-3.1-405b", device="h200-sxm", batch=256).time for pp in (14.0, 16.0)
+        )
+        assert "uneven stages" not in even
+        blocks = sum(uneven.get(name, 0.0) for name in (*WORK, "tensor-parallel traffic", "recomputation"))
+        assert uneven["uneven stages"] == pytest.approx(blocks * (128.0 / 126.0 - 1.0), rel=0.02)
+        assert uneven.get("head and loss", 0.0) < 0.3 * even["head and loss"]
+
+    def test_chunks_nobody_named_leave_no_stage_fuller(self):
+        model = load_model("llama-3.1-405b")
+        assert layout.usual_chunks(model, 16.0, 16.0) == 8.0
+        assert layout.usual_chunks(load_model("llama-2-13b"), 4.0, 16.0) == 5.0  # 10 layers a stage: 1, 2, 5 or 10
+        assert layout.usual_chunks(load_model("llama-2-13b"), 4.0, 1024.0) == 1.0
 
 
 class TestSharding:
@@ -166,6 +190,54 @@ class TestRecomputation:
         assert half.time["recomputation"] == pytest.approx(full.time["recomputation"] / 2.0)
         middle = (none.memory["activations"] + full.memory["activations"]) / 2.0
         assert half.memory["activations"] == pytest.approx(middle)
+
+    def test_named_parts_are_rebuilt_and_not_kept(self):
+        plain = run(Plan(dp=8.0, ep=8.0), "deepseek-v3", batch=64)
+        parts = [("norms",), ("activations",), ("latent",), ("norms", "latent"), ("experts",)]
+        found = {
+            part: run(Plan(dp=8.0, ep=8.0, recompute="selective", rebuilt=part), "deepseek-v3", batch=64)
+            for part in parts
+        }
+        assert all(one.memory["activations"] < plain.memory["activations"] for one in found.values())
+        assert all(one.time["recomputation"] > 0.0 for one in found.values())
+        both, norms, latent = found["norms", "latent"], found["norms",], found["latent",]
+        assert both.time["recomputation"] == pytest.approx(norms.time["recomputation"] + latent.time["recomputation"])
+        saved = [plain.memory["activations"] - one.memory["activations"] for one in (both, norms, latent)]
+        assert saved[0] == pytest.approx(saved[1] + saved[2])
+        # The heads of latent attention: 128 of 192 + 192 + 128, but for 1,536 + 512 + 64 numbers they come from.
+        heads = 61 * 4096 * 2 * (128 * (192 + 192 + 128) - 2112)
+        assert saved[2] == pytest.approx(heads)
+
+    def test_inputs_kept_in_eight_bits_are_half(self):
+        wide, narrow = (
+            run(Plan(dp=8.0), batch=64, precision="fp8", saved_precision=one).memory["activations"]
+            for one in ("bf16", "fp8")
+        )
+        # Three inner tensors of 14,336 a token in 32 layers.
+        assert wide - narrow == pytest.approx(32 * 4096 * 14336 * 3)
+
+    @pytest.mark.parametrize(
+        ("request_", "said"),
+        [
+            ({"recompute": "norms,heads"}, "'heads'"),
+            ({"recompute": "some"}, "'some'"),
+            ({"saved_precision": "int4"}, "'int4'"),
+            ({"mtp": True}, "has no multi-token-prediction heads"),
+        ],
+    )
+    def test_what_is_not_known_is_named(self, request_, said):
+        with pytest.raises(InputError, match=said):
+            estimate(model="llama-3.1-8b", mode="train", devices=8, **request_)
+
+    def test_heads_ahead_are_a_layer_and_another_pass_of_the_head(self):
+        alone, ahead = (
+            estimate(model="deepseek-v3", mode="train", devices=2048, pp=16, ep=64, tp=1, mtp=mtp).sections["train"]
+            for mtp in (None, True)
+        )
+        head = "head, forward"
+        assert ahead.breakdowns["work"][head] == 2.0 * alone.breakdowns["work"][head]
+        more = ahead.quantities["checkpoint"].mid / alone.quantities["checkpoint"].mid
+        assert more == pytest.approx(1.0 + 11.6 / 671.0, rel=2e-3)  # 14 billion less shared table and head
 
 
 class TestOptimizers:
