@@ -40,9 +40,12 @@ def _plain(*values: Any) -> bool:
     return True
 
 
+# Nearly all values are plain floats, which are told apart before anything is called.
+
+
 def maximum(a: float, b: float) -> float:
     """The larger of two values, element by element; NaN wins, as in NumPy."""
-    if _plain(a, b):
+    if (type(a) is float and type(b) is float) or _plain(a, b):
         return a if a >= b or a != a else b
     columns: float = _namespace(a, b).maximum(a, b)
     return columns
@@ -50,7 +53,7 @@ def maximum(a: float, b: float) -> float:
 
 def minimum(a: float, b: float) -> float:
     """The smaller of two values, element by element; NaN wins, as in NumPy."""
-    if _plain(a, b):
+    if (type(a) is float and type(b) is float) or _plain(a, b):
         return a if a <= b or a != a else b
     columns: float = _namespace(a, b).minimum(a, b)
     return columns
@@ -66,12 +69,20 @@ def where(condition: float, a: float, b: float) -> float:
 
 def anywhere(condition: Any) -> bool:
     """Whether a condition holds, of a column in any row: what holds nowhere need not be computed."""
-    return bool(condition) if _plain(condition) or not hasattr(condition, "any") else bool(condition.any())
+    return (
+        bool(condition)
+        if type(condition) is bool or _plain(condition) or not hasattr(condition, "any")
+        else bool(condition.any())
+    )
 
 
 def everywhere(condition: Any) -> bool:
     """Whether a condition holds, of a column in all rows."""
-    return bool(condition) if _plain(condition) or not hasattr(condition, "all") else bool(condition.all())
+    return (
+        bool(condition)
+        if type(condition) is bool or _plain(condition) or not hasattr(condition, "all")
+        else bool(condition.all())
+    )
 
 
 def ceil(a: float) -> float:

@@ -44,15 +44,16 @@ class Record:
         if args:
             if len(args) > len(self._fields):
                 raise TypeError(f"{type(self).__name__} takes {len(self._fields)} fields, {len(args)} given")
-            for name, value in zip(self._fields, args, strict=False):
-                if name in given:
-                    raise TypeError(f"{type(self).__name__}: field {name} given twice")
-                given[name] = value
+            named = len(given)
+            given |= zip(self._fields, args, strict=False)
+            if len(given) != named + len(args):
+                raise TypeError(
+                    f"{type(self).__name__}: a field among {', '.join(self._fields[: len(args)])} given twice"
+                )
         if not self._known.issuperset(given):
             raise TypeError(f"{type(self).__name__} has no field {', '.join(sorted(given.keys() - self._known))}")
-        for name in self._required:
-            if name not in given:
-                raise TypeError(f"{type(self).__name__} lacks {', '.join(sorted(self._required - given.keys()))}")
+        if not given.keys() >= self._required:
+            raise TypeError(f"{type(self).__name__} lacks {', '.join(sorted(self._required - given.keys()))}")
         object.__setattr__(self, "__dict__", given)
 
     def __setattr__(self, name: str, value: object) -> None:

@@ -18,9 +18,8 @@ from capacity.errors import CapacityError
 from capacity.estimators import feeding
 from capacity.estimators.case import read_case
 from capacity.estimators.replica import load_replica, machine_of
-from capacity.estimators.serving import read_service
-from capacity.estimators.serving_time import Prompt, decode_kernels
-from capacity.estimators.work import Kernel, small_kernels
+from capacity.estimators.serving_case import read_service
+from capacity.estimators.serving_time import Prompt, by_token, decode_kernels, mixed_kernels
 from capacity.formulas import schedule
 from capacity.laws.step import kernel_time_s
 from capacity.validation.serving import request_of
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     import pandas as pd
+
+    from capacity.estimators.work import Kernel
 
     # Formulas are about floats to a type checker: a column is a float in every run.
     Array = Any
@@ -130,8 +131,8 @@ class Kernels:
         self.peak = named("share_of_peak", lambda one: one.peak, lambda one: one.work_s)
         self.launch = named("launch_us", lambda one: one.launch, lambda one: one.launches)
 
-    def seconds(self, values: Array, names: dict[str, int], *, launched: bool = True) -> Array:
-        """Seconds of each run's kernels for given parameters."""
+    def moving(self, values: Array, names: dict[str, int]) -> Array:
+        """Seconds of each run's kernels for given parameters, launches left out."""
         each: Any = kernel_time_s(
             self.memory_s,
             self.work_s,
@@ -143,8 +144,11 @@ class Kernels:
             float(values[names["tile_rows"]]),
             float(values[names["unpack_operations.int4"]]),
         )
-        if launched:
-            each = each + self.launches * values[self.launch] * 1e-6 * values[names["replay"]]
+        return np.bincount(self.run, each, minlength=self.runs)
+
+    def launching(self, values: Array, names: dict[str, int]) -> Array:
+        """Seconds of their launches."""
+        each: Any = self.launches * values[self.launch] * 1e-6 * values[names["replay"]]
         return np.bincount(self.run, each, minlength=self.runs)
 
 
@@ -165,7 +169,7 @@ class Runs:
                 continue
             kept.append(index)
         self.table = table.iloc[kept].reset_index(drop=True)
-        parts = ("decode", "small", "mixed", "beside", "chunk", "one", "core")
+        parts = ("decode", "beside", "mixed", "chunk", "core", "small")
         self.kernels = {part: Kernels([one[part] for one in found], self.names) for part in parts}
         numbers = [name for name, value in found[0].items() if isinstance(value, float)]
         self.column: dict[str, Any] = {name: np.array([one[name] for one in found]) for name in numbers}
@@ -177,11 +181,8 @@ class Runs:
         """Time per output token and to the first, for the logarithms of the parameters."""
         values: Any = np.exp(logs)
         names, column = self.names, self.column
-        seconds = {
-            part: kernels.seconds(values, names, launched=part in ("decode", "small", "one"))
-            for part, kernels in self.kernels.items()
-        }
-        one = self.kernels["one"].seconds(values, names, launched=False)
+        moving = {part: kernels.moving(values, names) for part, kernels in self.kernels.items()}
+        launching = {part: self.kernels[part].launching(values, names) for part in ("decode", "chunk", "core", "small")}
 
         def own(name: str) -> Array:
             return np.select(
@@ -190,12 +191,12 @@ class Runs:
 
         step_s, eager_s, prefill = own("step_ms") * 1e-3, own("eager_layer_us") * 1e-6, own("prefill")
         tokens, running, output = column["tokens"], column["running"], column["output"]
-        step = seconds["decode"] + step_s + own("sequence_us") * 1e-6 * running
+        step = moving["decode"] + launching["decode"] + step_s + own("sequence_us") * 1e-6 * running
         share, chunks = tokens / column["mixed_tokens"], tokens / column["chunk_tokens"]
-        work = prefill * ((seconds["mixed"] - seconds["beside"]) * share + seconds["core"])
+        work = prefill * ((moving["mixed"] - moving["beside"]) * share + moving["core"])
         work = work + eager_s * column["layers"] * share
-        alone = prefill * ((seconds["chunk"] - one) * chunks + seconds["core"]) + eager_s * column["layers"] * chunks
-        alone = alone + chunks * (seconds["one"] + seconds["small"] + step_s)
+        alone = prefill * (moving["chunk"] * chunks + moving["core"]) + eager_s * column["layers"] * chunks
+        alone = alone + chunks * (launching["core"] + launching["chunk"] + launching["small"] + step_s)
         per_step = column["per_step"]
         token: Any = schedule.time_per_output_token_s(step, work, output, running, column["share"], per_step)
         decoding = step * output / per_step
@@ -221,21 +222,22 @@ def _lowered(row: dict[str, Any]) -> dict[str, Any]:
     machine, plan, engine = machine_of(case.cluster, service), load.plan, service.engine
     pooled = service.prefill_workers > 0.0
     each = load.decoding
-    prompt = Prompt(case.model, plan, machine, workload.prompt_len, 0.0, engine.chunk_tokens, each, workload.output_len)
+    prompt = Prompt(case.model, plan, machine, workload.prompt_len, 0.0, engine.chunk_tokens)
+    written = workload.output_len / 2.0
+    decode = decode_kernels(case.model, plan, machine, each, workload.prompt_len, written, service.drafted)
+    mixed_tokens = prompt.mixed_tokens(engine.chunk_tokens, each, workload.output_len)
+    decoded = each * (1.0 + service.drafted)
     return {
         "engine": engine.id,
-        "decode": decode_kernels(
-            case.model, plan, machine, each, workload.prompt_len, workload.output_len / 2.0, service.drafted
-        ),
-        "small": small_kernels(case.model),
-        "mixed": prompt.mixed,
-        "beside": prompt.beside,
+        "decode": decode,
+        "beside": by_token(decode),
+        "mixed": mixed_kernels(case.model, plan, machine, mixed_tokens, decoded),
         "chunk": prompt.chunk,
-        "one": prompt.one,
         "core": prompt.core,
+        "small": prompt.small,
         "layers": float(feeding.layer_count(case.model)),
         "tokens": float(prompt.tokens),
-        "mixed_tokens": float(prompt.mixed_tokens),
+        "mixed_tokens": float(mixed_tokens),
         "chunk_tokens": float(prompt.chunk_tokens),
         "output": float(workload.output_len),
         "running": float(each),
@@ -321,7 +323,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="a table of serving runs")
     parser.add_argument("--write", help="the file to write the parameters to")
-    parser.add_argument("--source", default="published kernel measurements, corrected on published serving runs")
+    parser.add_argument(
+        "--source",
+        default="published kernel measurements (NVIDIA AIConfigurator silicon database, Apache-2.0), corrected on its serving runs",
+    )
     parser.add_argument("--date", default="")
     parser.add_argument("--scores", help="the file to write what is printed to, as JSON")
     options = parser.parse_args(arguments)

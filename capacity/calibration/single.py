@@ -14,12 +14,10 @@ import sys
 import numpy as np
 
 from capacity.errors import CapacityError
-from capacity.estimators import feeding
 from capacity.estimators.case import read_case
 from capacity.estimators.replica import load_replica, machine_of
-from capacity.estimators.serving import processor, read_service
+from capacity.estimators.serving_case import processor, read_service
 from capacity.estimators.serving_time import Prompt, decode_kernels
-from capacity.estimators.work import small_kernels
 from capacity.formulas import schedule
 from capacity.laws.engine import engine_data, fitted_engines
 from capacity.laws.step import kernel_time_s
@@ -77,24 +75,17 @@ class Run:
         self.law = engine_data(engine.id, processor(case.cluster.device))["law"]
         self.device = case.cluster.device.id
         self.metric = SCORED[str(row["metric"])]
-        prompt = Prompt(
-            case.model, plan, machine, workload.prompt_len, 0.0, engine.chunk_tokens, each, workload.output_len
-        )
+        prompt = Prompt(case.model, plan, machine, workload.prompt_len, 0.0, engine.chunk_tokens)
         decode = decode_kernels(case.model, plan, machine, each, workload.prompt_len, workload.output_len / 2.0, 0.0)
-        small = small_kernels(case.model)
-        self.chunks = prompt.tokens / prompt.chunk_tokens
+        self.chunks = prompt.chunks
         self.passed = float(schedule.pipelined_share(self.chunks, plan.pp)) if plan.pp > 1.0 else 1.0
-        self.layers = float(feeding.layer_count(case.model))
+        self.layers = prompt.layers
         self.tables = {
             name: _table(found)
             for name, found in (
-                ("decode", decode),
-                ("chunk", prompt.chunk),
-                ("one", prompt.one),
-                ("core", prompt.core),
-                ("small", small),
+                ("decode", decode), ("chunk", prompt.chunk), ("core", prompt.core), ("small", prompt.small),
             )
-        }
+        }  # fmt: skip
         self.tokens, self.output, self.running = float(prompt.tokens), float(workload.output_len), float(load.running)
         self.measured = float(measured_of(row) or 0.0)
 
@@ -102,10 +93,8 @@ class Run:
         """What the row's metric would be."""
         fixed = p["step_ms"] * 1e-3
         step = _seconds(self.tables["decode"], p) + fixed
-        one = _seconds(self.tables["one"], p, launched=False)
-        prompt = (_seconds(self.tables["chunk"], p, launched=False) - one) * self.chunks
-        prompt += _seconds(self.tables["core"], p, launched=False)
-        prompt += (_seconds(self.tables["one"], p) + _seconds(self.tables["small"], p) + fixed) * self.chunks
+        prompt = _seconds(self.tables["chunk"], p) + _seconds(self.tables["small"], p) + fixed
+        prompt = prompt * self.chunks + _seconds(self.tables["core"], p)
         prompt += p["eager"] * 1e-6 * self.layers * self.chunks
         prompt *= self.passed
         if self.metric == "prefill_tps":
@@ -125,14 +114,14 @@ def _table(found: list[Kernel]) -> list[tuple[Any, ...]]:
     ]  # fmt: skip
 
 
-def _seconds(table: list[tuple[Any, ...]], p: dict[str, float], *, launched: bool = True) -> float:
+def _seconds(table: list[tuple[Any, ...]], p: dict[str, float]) -> float:
     total = 0.0
     for memory, work, tile, rows, unpack_s, bandwidth, peak, unpack, launches, launch in table:
         share = {"gemm": p["bandwidth"], "expert": p["bandwidth"], "cache": p["cache"], "link": 0.7}.get(bandwidth, 1.0)
         top = {"gemm": p["peak"], "expert": p["expert_peak"], "attention": p["attention"]}.get(peak, 0.2)
         operations = 0.0 if not unpack_s else p["unpack_k"] if unpack == "gguf_k" else p["unpack"]
         total += kernel_time_s(memory, work, tile, rows, unpack_s, share, top, 0.0, operations)
-        if launched and launches:
+        if launches:
             total += launches * {"layer": p["layer"], "all_reduce": 10.0}.get(launch, 0.0) * 1e-6
     return total
 

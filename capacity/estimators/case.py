@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from capacity.estimators.replica import Footprint
+    from capacity.estimators.replica_memory import Footprint
     from capacity.laws.profile import Profile
     from capacity.spec.device import Cluster, Device
     from capacity.spec.model import ModelSpec

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from capacity.errors import InputError
+from capacity.estimators.first_token import first_token_s, handed_token_s
 from capacity.estimators.intervals import Value
-from capacity.estimators.replica import first_token_s, handed_token_s, load_replica
+from capacity.estimators.replica import load_replica
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import money, schedule, traffic
 from capacity.record import Record, replace
@@ -12,7 +13,8 @@ from capacity.record import Record, replace
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from capacity.estimators.case import Case
-    from capacity.estimators.replica import Load, Service
+    from capacity.estimators.replica import Load
+    from capacity.estimators.serving_case import Service
     from capacity.spec.workload import Workload
 
 # A promise where none is given: what published chat services hold (MLPerf Inference 5.0, Llama 2 70B: 2 s, 200 ms).

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from capacity import ops
 from capacity.estimators import feeding
 from capacity.estimators.lowering import Tokens, lower
 from capacity.estimators.work import Kernel, collectives, kernels, small_kernels
 from capacity.formula import scaled, sourced, total
 from capacity.laws.step import kernel_time_s
+from capacity.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from capacity.estimators.work import Machine
     from capacity.laws.engine import Engine
     from capacity.laws.step import StepLaw
@@ -39,44 +43,52 @@ def decode_kernels(
     return found + small_kernels(model) + collectives(model, running, plan, machine)
 
 
-def seconds(found: list[Kernel], law: StepLaw, replay: float, *, launched: bool = True) -> dict[str, float]:
-    """Seconds by part of the breakdown."""
+def moving(found: Iterable[Kernel], law: StepLaw) -> dict[str, float]:
+    """Seconds by part of the breakdown, launches left out."""
     parts: dict[str, dict[str, float]] = {}
     for kernel in found:
         terms = parts.setdefault(kernel.part, {})
         name = kernel.name if kernel.name not in terms else f"{kernel.name} ({len(terms) + 1})"
-        moving = kernel_time_s(
+        terms[name] = kernel_time_s(
             sourced(kernel.memory_s, "bytes at the datasheet's bandwidth"),
             sourced(kernel.work_s, "work at the dense peak"),
             sourced(kernel.tile_s, "a row of padding"),
             kernel.rows,
             sourced(kernel.unpack_s, "a vector operation for each packed weight"),
-            sourced(law.bandwidth(kernel.bandwidth), f"share of bandwidth, {kernel.bandwidth}", law.source, "measured"),
-            sourced(law.peak(kernel.peak), f"share of peak, {kernel.peak}", law.source, "measured"),
+            law.bandwidth[kernel.bandwidth],
+            law.peak[kernel.peak],
             law.tile_rows,
-            law.unpack(kernel.unpack),
+            law.unpack[kernel.unpack],
         )
-        terms[name] = moving
-        if launched and kernel.launches:
-            each = sourced(law.launch(kernel.launch) * replay, f"launch, {kernel.launch}", law.source, "measured")
-            terms[f"{name}, launched"] = scaled(each, sourced(kernel.launches, "launches"))
     return {part: total(terms) for part, terms in parts.items()}
 
 
-def decode_step(
-    model: ModelSpec,
-    plan: Plan,
-    machine: Machine,
-    engine: Engine,
-    running: float,
-    prompt_len: float,
-    written: float,
-    drafted: float = 0.0,
-    sampled: bool = True,
-) -> dict[str, float]:
-    """Seconds of one step that gives each of `running` sequences of an attention rank its next token."""
-    found = decode_kernels(model, plan, machine, running, prompt_len, written, drafted)
-    parts = seconds(found, engine.law, engine.replay)
+def launching(found: Iterable[Kernel], law: StepLaw, replay: float) -> dict[str, float]:
+    """Seconds of launches by part of the breakdown."""
+    parts: dict[str, dict[str, float]] = {}
+    for kernel in found:
+        if kernel.launch:
+            terms = parts.setdefault(kernel.part, {})
+            name = kernel.name if kernel.name not in terms else f"{kernel.name} ({len(terms) + 1})"
+            terms[name] = scaled(law.launch_s[kernel.launch], sourced(kernel.launches, "launches"))
+    rest = sourced(replay, "share of a launch left in a replayed graph", law.source, "measured")
+    return {part: scaled(total(terms), rest) for part, terms in parts.items()}
+
+
+def joined(**tables: dict[str, float]) -> dict[str, float]:
+    """Parts of several breakdowns, added up under their names."""
+    names = dict.fromkeys(part for table in tables.values() for part in table)
+    return {part: total({name: table[part] for name, table in tables.items() if part in table}) for part in names}
+
+
+def by_token(found: Iterable[Kernel]) -> list[Kernel]:
+    """Kernels that do not care which sequence a token is of."""
+    return [kernel for kernel in found if kernel.part not in _BY_SEQUENCE]
+
+
+def decode_step(found: list[Kernel], engine: Engine, running: float, *, sampled: bool = True) -> dict[str, float]:
+    """Seconds of a step of these kernels that gives each of `running` sequences of an attention rank its next token."""
+    parts = joined(kernels=moving(found, engine.law), launches=launching(found, engine.law, engine.replay))
     parts["engine"] = total(
         {
             "step": sourced(engine.step_s, "host time of a step", engine.source, "measured"),
@@ -95,42 +107,42 @@ def decode_step(
 
 
 class Prompt:
-    """Kernels of reading prompts, apart by what they grow with.
+    """Reading prompts of `tokens` tokens each, beside `past` that are cached, in chunks of chunk_tokens at most.
 
-    core: those of one whole prompt's attention and recurrences. mixed and beside: the others, of a step that reads
-    `mixed_tokens` of prompts beside the decoding of `running` sequences, and of that decoding alone. chunk and one: of a
-    step that reads chunk_tokens of prompts and nothing else, and of one token.
+    core: kernels of one whole prompt's attention and recurrences; chunk: of all else in a step that reads chunk_tokens and
+    nothing beside; small: those of any step.
     """
 
-    __slots__ = ("beside", "chunk", "chunk_tokens", "core", "mixed", "mixed_tokens", "one", "tokens")
+    __slots__ = ("chunk", "chunk_tokens", "chunks", "core", "layers", "model", "small", "tokens")
 
     def __init__(
-        self,
-        model: ModelSpec,
-        plan: Plan,
-        machine: Machine,
-        tokens: float,
-        past: float,
-        chunk_tokens: float,
-        running: float,
-        output_len: float,
+        self, model: ModelSpec, plan: Plan, machine: Machine, tokens: float, past: float, chunk_tokens: float
     ) -> None:
+        self.model = model
         self.tokens = tokens
-        self.chunk_tokens = min(chunk_tokens, tokens)
-        # In steady state running / output_len requests end each step, and as many prompts take their places.
-        self.mixed_tokens = min(chunk_tokens, tokens * max(1.0, min(running, running / output_len)))
-        whole = _fed(model, tokens, past)
-        self.core = [one for one in kernels(lower(model, whole), tokens, plan, machine) if one.part in _BY_SEQUENCE]
-        self.mixed = self._rest(model, plan, machine, self.mixed_tokens + running)
-        self.beside = self._rest(model, plan, machine, running)
-        self.chunk = self._rest(model, plan, machine, self.chunk_tokens)
-        self.one = self._rest(model, plan, machine, 1.0)
+        self.chunk_tokens = ops.minimum(chunk_tokens, tokens)
+        self.chunks = tokens / self.chunk_tokens
+        self.layers = feeding.layer_count(model)
+        whole = tuple(op for op in lower(model, _fed(model, tokens, past)) if op.kind in ("attention", "scan"))
+        self.core = kernels(whole, tokens, plan, machine)
+        self.chunk = read_kernels(model, plan, machine, self.chunk_tokens, 1.0)
+        self.small = small_kernels(model)
 
-    @staticmethod
-    def _rest(model: ModelSpec, plan: Plan, machine: Machine, tokens: float) -> list[Kernel]:
-        table = lower(model, _fed(model, tokens, 0.0))
-        found = [one for one in kernels(table, tokens, plan, machine) if one.part not in _BY_SEQUENCE]
-        return found + collectives(model, tokens, plan, machine)
+    def mixed_tokens(self, most: float, running: float, output_len: float) -> float:
+        """Tokens of prompts in the steps that read some, where `running` sequences decode beside.
+
+        In steady state running / output_len requests end each step, and as many prompts take their places.
+        """
+        coming = ops.maximum(1.0, ops.minimum(running, running / output_len))
+        return ops.minimum(most, self.tokens * coming)
+
+
+def read_kernels(model: ModelSpec, plan: Plan, machine: Machine, tokens: float, logits: float) -> list[Kernel]:
+    """Kernels, but those of attention and recurrences, of a step with `tokens` tokens of each attention rank."""
+    fed = feeding.prompt(model, 1.0, tokens)
+    table = lower(model, fed if fed.logits is None else replace(fed, logits=logits))
+    table = tuple(op for op in table if op.kind not in ("attention", "scan"))
+    return kernels(table, tokens, plan, machine) + collectives(model, tokens, plan, machine)
 
 
 def _fed(model: ModelSpec, tokens: float, past: float) -> Tokens:
@@ -138,38 +150,72 @@ def _fed(model: ModelSpec, tokens: float, past: float) -> Tokens:
     return fed if not past else Tokens(sequences=1.0, queries=tokens, past=past, logits=1.0)
 
 
-def prompt_work(model: ModelSpec, prompt: Prompt, engine: Engine) -> dict[str, float]:
-    """Seconds one prompt adds to the steps it is read in, beside decoding that goes on anyway."""
-    return _added(model, prompt, engine, prompt.mixed, prompt.beside, prompt.mixed_tokens)
+def mixed_kernels(model: ModelSpec, plan: Plan, machine: Machine, tokens: float, decoded: float) -> list[Kernel]:
+    """Kernels of a step that reads `tokens` tokens of prompts beside the decoding of `decoded` tokens."""
+    if feeding.reads_apart(model):
+        # An encoder reads them, in products that decoding has no part in.
+        return read_kernels(model, plan, machine, tokens, 1.0)
+    return read_kernels(model, plan, machine, tokens + decoded, 1.0 + decoded)
 
 
-def _added(
-    model: ModelSpec, prompt: Prompt, engine: Engine, chunk: list[Kernel], without: list[Kernel], chunk_tokens: float
+def mixed_work(
+    prompt: Prompt,
+    plan: Plan,
+    machine: Machine,
+    engine: Engine,
+    beside: list[Kernel],
+    running: float,
+    output_len: float,
+    drafted: float = 0.0,
 ) -> dict[str, float]:
-    """Seconds a prompt adds to steps that read chunk_tokens each: kernels with its chunk less those without."""
-    law, replay = engine.law, engine.replay
-    share = prompt.tokens / chunk_tokens
-    less = seconds(without, law, replay, launched=False)
+    """Seconds one prompt adds to the steps it is read in, beside decoding that goes on anyway.
+
+    beside: kernels of the decoding in such a step, of `running` sequences.
+    """
+    running = ops.maximum(running / plan.pp, 1.0)
+    tokens = prompt.mixed_tokens(engine.chunk_tokens, running, output_len)
+    mixed = mixed_kernels(prompt.model, plan, machine, tokens, running * (1.0 + drafted))
+    return prompt_work(prompt, engine, mixed, beside, tokens)
+
+
+def prompt_work(
+    prompt: Prompt, engine: Engine, mixed: list[Kernel], beside: list[Kernel], mixed_tokens: float
+) -> dict[str, float]:
+    """Seconds one prompt adds to the steps it is read in, beside decoding that goes on anyway.
+
+    mixed: kernels of such a step, with mixed_tokens of prompts in it; beside: of the decoding in it alone.
+    """
+    law, share = engine.law, prompt.tokens / mixed_tokens
+    less = {} if feeding.reads_apart(prompt.model) else moving(by_token(beside), law)
     parts = {
-        name: scaled(value - less.get(name, 0.0), share * engine.prefill)
-        for name, value in seconds(chunk, law, replay, launched=False).items()
+        part: scaled(value - less.get(part, 0.0), share * engine.prefill) for part, value in moving(mixed, law).items()
     }
-    for name, value in seconds(prompt.core, law, replay, launched=False).items():
-        parts[name] = scaled(value, engine.prefill)
+    parts |= {part: scaled(value, engine.prefill) for part, value in moving(prompt.core, law).items()}
     parts["launches"] = scaled(
         sourced(engine.eager_layer_s, "host time of a layer, not replayed", engine.source, "measured"),
-        sourced(feeding.layer_count(model) * share, "layers and chunks"),
+        sourced(prompt.layers * share, "layers and chunks"),
     )
     return parts
 
 
-def prefill(model: ModelSpec, engine: Engine, prompt: Prompt) -> dict[str, float]:
+def prefill(prompt: Prompt, engine: Engine) -> dict[str, float]:
     """Seconds to read one prompt on a replica that does nothing else."""
-    parts = _added(model, prompt, engine, prompt.chunk, prompt.one, prompt.chunk_tokens)
-    chunks = prompt.tokens / prompt.chunk_tokens
-    alone = seconds(prompt.one + small_kernels(model), engine.law, engine.replay)
-    for name, value in alone.items():
-        parts[name] = total({"beside": parts.get(name, 0.0), "weights and launches": scaled(value, chunks)})
+    law, chunks = engine.law, sourced(prompt.chunks, "chunks")
+    read = joined(
+        core=moving(prompt.core, law),
+        chunks={part: scaled(value, chunks) for part, value in moving(prompt.chunk, law).items()},
+    )
+    parts = joined(
+        read={part: scaled(value, engine.prefill) for part, value in read.items()},
+        launches={
+            part: scaled(value, chunks)
+            for part, value in launching([*prompt.core, *prompt.chunk, *prompt.small], law, engine.replay).items()
+        },
+    )
+    parts["launches"] = scaled(
+        sourced(engine.eager_layer_s, "host time of a layer, not replayed", engine.source, "measured"),
+        sourced(prompt.layers * prompt.chunks, "layers and chunks"),
+    )
     parts["engine"] = scaled(sourced(engine.step_s, "host time of a step", engine.source, "measured"), chunks)
     return parts
 
@@ -181,6 +227,6 @@ def one_pass(
     tokens = sequences * length
     found = kernels(lower(model, feeding.feed(model, sequences, length, logits=1.0)), tokens, plan, machine)
     found += small_kernels(model) + collectives(model, tokens, plan, machine)
-    parts = seconds(found, engine.law, engine.replay)
+    parts = joined(kernels=moving(found, engine.law), launches=launching(found, engine.law, engine.replay))
     parts["engine"] = total({"step": sourced(engine.step_s, "host time of a step", engine.source, "measured")})
     return parts

@@ -6,13 +6,15 @@ import os
 
 from capacity.errors import FileFormatError, UnknownNameError
 from capacity.laws.profile import FITTED
-from capacity.laws.step import StepLaw
+from capacity.laws.step import step_law
 from capacity.record import Record
 from capacity.toml_file import read_toml
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from capacity.laws.step import StepLaw
 
 ENGINES = os.path.join(os.path.dirname(__file__), "engines")
 
@@ -90,13 +92,13 @@ def _path(name: str) -> str:
 
 def law_of(table: dict[str, Any]) -> StepLaw:
     """A step law from its table of dotted names."""
-    return StepLaw(
-        launch_s={name: value * 1e-6 for name, value in table["launch_us"].items()},
-        share_of_bandwidth=dict(table["share_of_bandwidth"]),
-        share_of_peak=dict(table["share_of_peak"]),
-        unpack_operations=dict(table.get("unpack_operations", {})),
-        tile_rows=table.get("tile_rows", 64.0),
-        source=f"{table['source']} ({table['date']})",
+    return step_law(
+        {name: value * 1e-6 for name, value in table["launch_us"].items()},
+        table["share_of_bandwidth"],
+        table["share_of_peak"],
+        table.get("unpack_operations", {}),
+        table.get("tile_rows", 64.0),
+        f"{table['source']} ({table['date']})",
     )
 
 

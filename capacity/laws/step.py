@@ -7,7 +7,7 @@ The law of one kernel is a formula; its parameters are shares and launch times b
 from __future__ import annotations
 
 from capacity import ops
-from capacity.formula import formula
+from capacity.formula import Sourced, formula
 from capacity.record import Record
 
 # Rows of the smallest tile a grouped product is cut into.
@@ -40,40 +40,60 @@ def kernel_time_s(
     return slower + unpack_s * unpack_operations
 
 
-class StepLaw(Record):
-    """Parameters of the kernels of a step, by name; a name without an entry takes what stands before its last dot.
+class Parameters(dict[str, float]):
+    """Parameters of kernels by name, as far as they were asked for; known: all that have a value of their own.
 
-    launch_s: fixed time of a kernel or of a layer's small kernels; share_of_bandwidth, share_of_peak: as reached in
-    large shapes; tile_rows: rows a grouped product's tile has at most; unpack_operations: vector operations
-    to unpack one weight. source: what they were fitted on.
+    A name without an entry takes what stands before its last dot, or the fallback.
     """
 
-    launch_s: dict[str, float]
-    share_of_bandwidth: dict[str, float]
-    share_of_peak: dict[str, float]
-    unpack_operations: dict[str, float]
+    __slots__ = ("fallback", "known", "source", "what")
+
+    def __init__(self, known: dict[str, float], what: str, fallback: float, source: str) -> None:
+        super().__init__()
+        self.known = known
+        self.what = what
+        self.fallback = fallback
+        self.source = source
+
+    def __missing__(self, name: str) -> float:
+        """Found and labelled once, then kept."""
+        value = self.known.get(name)
+        if value is None:
+            value = self.known.get(name.partition(".")[0], self.fallback)
+        self[name] = found = Sourced(value, f"{self.what}, {name}", self.source, "measured")
+        return found
+
+
+class StepLaw(Record):
+    """Parameters of the kernels of a step.
+
+    launch_s: fixed time of a kernel or of a layer's small kernels; bandwidth, peak: shares as reached in
+    large shapes; unpack: vector operations to unpack one weight; tile_rows: rows a grouped product's tile has at most. source: what
+    they were fitted on.
+    """
+
+    launch_s: Parameters
+    bandwidth: Parameters
+    peak: Parameters
+    unpack: Parameters
     tile_rows: float
     source: str
 
-    def launch(self, name: str) -> float:
-        """Fixed time of a kernel of this name, in s; 0 where the table has none."""
-        return _of(self.launch_s, name, 0.0)
 
-    def bandwidth(self, name: str) -> float:
-        """Share of the bandwidth a kernel of this name reaches."""
-        return _of(self.share_of_bandwidth, name, 0.7)
-
-    def peak(self, name: str) -> float:
-        """Share of the dense peak a kernel of this name reaches."""
-        return _of(self.share_of_peak, name, 0.5)
-
-    def unpack(self, name: str) -> float:
-        """Vector operations to unpack one weight of this format; 0 where it is multiplied as stored."""
-        return _of(self.unpack_operations, name, 0.0)
-
-
-def _of(table: dict[str, float], name: str, fallback: float) -> float:
-    known = table.get(name)
-    if known is None:
-        known = table.get(name.partition(".")[0])
-    return fallback if known is None else known
+def step_law(
+    launch_s: dict[str, float],
+    share_of_bandwidth: dict[str, float],
+    share_of_peak: dict[str, float],
+    unpack_operations: dict[str, float],
+    tile_rows: float,
+    source: str,
+) -> StepLaw:
+    """A law from plain tables; what none names launches in no time and is multiplied as stored."""
+    return StepLaw(
+        Parameters(launch_s, "launch", 0.0, source),
+        Parameters(share_of_bandwidth, "share of bandwidth", 0.7, source),
+        Parameters(share_of_peak, "share of peak", 0.5, source),
+        Parameters(unpack_operations, "operations to unpack", 0.0, source),
+        tile_rows,
+        source,
+    )

@@ -15,7 +15,8 @@ from capacity.errors import CapacityError
 from capacity.estimators.case import FORMATS, read_case
 from capacity.estimators.checkpoint import has_experts
 from capacity.estimators.layout import divides_heads, expert_count
-from capacity.estimators.serving import processor, serving_quantities
+from capacity.estimators.serving import serving_quantities
+from capacity.estimators.serving_case import processor
 from capacity.validation import scoring
 from capacity.validation.naming import device_named, model_of_shape
 from capacity.validation.serving import baseline_of

@@ -12,7 +12,7 @@ from capacity.estimators.checkpoint import checkpoint_formats
 from capacity.estimators.lowering import Tokens, lower
 from capacity.estimators.replica import machine_of
 from capacity.estimators.rigs import rig
-from capacity.estimators.serving import read_service
+from capacity.estimators.serving_case import read_service
 from capacity.estimators.work import collectives, kernels, small_kernels
 from capacity.formulas import schedule, traffic
 from capacity.laws.engine import engine_names, load_engine
@@ -31,9 +31,9 @@ def test_every_engine_has_parameters_on_every_kind_it_names(name, kind):
     engine = load_engine(name, kind)
     assert 0.0 < engine.memory_share <= 1.0
     assert engine.step_s >= 0.0
-    assert all(0.0 < share <= 1.6 for share in engine.law.share_of_bandwidth.values())
-    assert all(0.0 < share <= 1.0 for share in engine.law.share_of_peak.values())
-    assert engine.law.bandwidth("gemm.no-such-format") == engine.law.bandwidth("gemm")
+    assert all(0.0 < share <= 1.6 for share in engine.law.bandwidth.known.values())
+    assert all(0.0 < share <= 1.0 for share in engine.law.peak.known.values())
+    assert engine.law.bandwidth["gemm.no-such-format"] == engine.law.bandwidth["gemm"]
 
 
 def test_engines_are_known_by_their_usual_names():

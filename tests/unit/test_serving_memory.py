@@ -8,7 +8,7 @@ from capacity.catalogue import load_model
 from capacity.errors import InputError
 from capacity.estimators.answer import estimate
 from capacity.estimators.case import read_case
-from capacity.estimators.replica import footprint
+from capacity.estimators.replica_memory import footprint
 from capacity.formulas.traffic import experts_touched
 from capacity.laws.engine import load_engine
 from capacity.spec.plan import Plan

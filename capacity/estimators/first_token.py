@@ -1,0 +1,48 @@
+"""Time to the first token of one request among those running, before any wait for KV cache."""
+
+from __future__ import annotations
+
+from capacity.formula import scaled, sourced, total
+from capacity.formulas import schedule
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from capacity.estimators.replica import Load
+
+
+def first_token_s(load: Load, step: float, work: float, prompt: float, decoding: float) -> float:
+    """Time to first token of one request among those running, before any wait for KV cache.
+
+    decoding: seconds a request spends on its answer, stalls by prompts left out.
+    """
+    engine, tokens = load.service.engine, load.workload.prompt_len
+    front = sourced(engine.front_end_s, "front end of the server", engine.source, "measured")
+    front = total({"front end": front, "tokens": scaled(engine.front_end_token_s, tokens)})
+    each = load.each
+    looks = scaled(step, 0.5 * load.service.receive_steps)
+    if engine.prefill_first and not load.service.spread:
+        waiting = schedule.lock_step_wait_s(work, each)
+    else:
+        waiting = schedule.prompt_queue_wait_s(work, decoding, each)
+        waiting = waiting if load.service.spread else schedule.group_wait_s(work, each, waiting)
+    burst = schedule.burst_wait_s(work, max(load.workload.concurrency / load.plan.attention_dp, each))
+    return schedule.time_to_first_token_s(prompt, looks, waiting, burst, load.service.burst, front)
+
+
+def handed_token_s(load: Load, prompt: float, decoding: float) -> float:
+    """Time to first token where a pool of its own reads the prompts, before any wait for KV cache."""
+    engine, service = load.service.engine, load.service
+    front = sourced(engine.front_end_s, "front end of the server", engine.source, "measured")
+    front = total(
+        {
+            "front end": front,
+            "tokens": scaled(engine.front_end_token_s, load.workload.prompt_len),
+            "hand-over of the cache": load.hand_over_s,
+        }
+    )
+    # Each group of a worker's ranks reads a prompt of its own.
+    servers = service.prefill_workers * service.prefill_plan.attention_dp
+    requests = scaled(load.running, load.plan.dp)
+    waiting = schedule.pool_wait_s(prompt, servers, requests, decoding)
+    burst = scaled(schedule.burst_wait_s(prompt, requests), 1.0 / servers)
+    return schedule.time_to_first_token_s(prompt, 0.0, waiting, burst, service.burst, front)

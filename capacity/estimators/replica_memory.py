@@ -1,0 +1,120 @@
+"""What the devices of a replica hold, and the room they have for requests."""
+
+from __future__ import annotations
+
+from math import inf
+
+from capacity.estimators import feeding
+from capacity.estimators.lowering import lower
+from capacity.estimators.sharding import shard_replica
+from capacity.formula import scaled, sourced, total
+from capacity.formulas import memory, schedule
+from capacity.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from capacity.estimators.case import Case
+    from capacity.estimators.serving_case import Service
+    from capacity.spec.device import Cluster
+    from capacity.spec.model import ModelSpec
+    from capacity.spec.op import Op
+    from capacity.spec.plan import Plan
+    from capacity.spec.workload import Workload
+
+# Tokens of one step's activations that must fit beside weights and cache.
+ACTIVATION_TOKENS = 8192.0
+# A recurrence keeps its state in fp32.
+STATE_BYTES = 4.0
+# Buffers of the collectives of a replica on several devices.
+COMMUNICATOR_BYTES = 0.5e9
+
+
+class Footprint(Record):
+    """What one device holds of a replica, whatever the device: bytes of weights and activations by part.
+
+    token_bytes: KV cache of one request per token, averaged over its context; state_bytes: of a recurrence.
+    """
+
+    parts: dict[str, float]
+    token_bytes: float
+    state_bytes: float
+    workload: Workload
+    formats: dict[str, tuple[str, float]]
+
+
+class Room(Record):
+    """What one device has for requests: bytes left beside the fixed parts, and what one request of a context takes.
+
+    token_bytes: KV cache per token, averaged over the context (a window keeps less); state_bytes: of a recurrence.
+    """
+
+    left_bytes: float
+    token_bytes: float
+    state_bytes: float
+    context: float
+
+    @property
+    def request_bytes(self) -> float:
+        """Bytes of one whole request."""
+        return self.token_bytes * self.context + self.state_bytes
+
+    @property
+    def requests(self) -> float:
+        """Requests that fit: any number where a request keeps nothing."""
+        return schedule.held_requests(self.left_bytes, self.request_bytes) if self.request_bytes else inf
+
+    @property
+    def holds(self) -> bool:
+        """Whether one request fits at all."""
+        return self.left_bytes > 0.0 and self.requests >= 1.0
+
+
+def room_of(
+    case: Case, model: ModelSpec, workload: Workload, plan: Plan, cluster: Cluster, service: Service
+) -> tuple[dict[str, float], Room]:
+    """Fixed memory parts of a device, and what it has left for requests."""
+    # Each device compared with, and each quantity that looks at other layouts, asks for the same few.
+    key = (id(model), plan.tp, plan.pp, plan.ep, plan.attention_dp)
+    held = case.footprints.get(key)
+    if held is None or held.workload is not workload or held.formats is not service.formats:
+        held = case.footprints[key] = footprint(model, workload, plan, service.formats)
+    parts = dict(held.parts)
+    groups = COMMUNICATOR_BYTES if plan.tp * plan.pp * plan.attention_dp > 1.0 else 0.0
+    parts["runtime"] = sourced(case.profile.context_bytes + groups, "runtime context")
+    if service.engine.weight_copies > 1.0 and service.formats[""][1] < 2.0:
+        parts["repacked weights"] = scaled(parts["weights"], service.engine.weight_copies - 1.0)
+    left = service.room_for(cluster.device.memory_bytes, sum(parts.values()))
+    context = workload.prompt_len + workload.output_len * service.engine.reserved
+    return parts, Room(left, held.token_bytes, held.state_bytes, context)
+
+
+def footprint(model: ModelSpec, workload: Workload, plan: Plan, formats: dict[str, tuple[str, float]]) -> Footprint:
+    """What one device holds of a replica laid out by `plan`."""
+    context = workload.prompt_len + workload.output_len
+    table = step_table(model, 1.0, workload.prompt_len, workload.output_len)
+    kv_width = workload.precision.kv_bits / 8.0
+    weights: dict[str, float] = {}
+    cache = state = 0.0
+    for whole in table:
+        op = shard_replica(whole, plan)
+        stages = 1.0 if whole.kind == "embedding" or whole.part == "head" else plan.pp
+        _, width = formats.get(op.group, formats[""]) if op.kind in ("gemm", "embedding", "conv") else ("", 2.0)
+        elements = whole.count * op.copies * op.weight_elements
+        weights[whole.part] = weights.get(whole.part, 0.0) + memory.weight_bytes(elements, width, stages)
+        if op.kind == "attention":
+            held = memory.cached_tokens(1.0, op.keys, op.window)
+            cache += whole.count * held * op.cache_elements / plan.pp * kv_width
+        elif op.kind == "scan":
+            state += whole.count * op.heads * op.key_size * op.value_size * STATE_BYTES / plan.pp
+    parts = {"weights": total(weights)}
+    widest = max((op.n for op in table if op.kind == "gemm" and op.part != "head"), default=model.hidden)
+    batch_tokens = min(ACTIVATION_TOKENS, workload.prompt_len * workload.concurrency)
+    parts["activations"] = memory.ffn_activation_bytes(batch_tokens, widest, 2.0, plan.tp, 2.0)
+    return Footprint(parts, cache / context, state, workload, formats)
+
+
+def step_table(model: ModelSpec, sequences: float, prompt: float, written: float) -> tuple[Op, ...]:
+    """Ops of the decode step after `written` tokens; of a whole pass for models that do not generate."""
+    if not feeding.generates(model):
+        return lower(model, feeding.feed(model, sequences, prompt))
+    return lower(model, feeding.next_token(sequences, prompt, written, apart=feeding.reads_apart(model)))
