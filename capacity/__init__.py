@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from capacity.estimators import estimate
     from capacity.estimators.kernel import kernel
     from capacity.importers import read_config
+    from capacity.planning.answer import plan
 
 _HOMES = {
     "estimate": "capacity.estimators",
@@ -25,10 +26,21 @@ _HOMES = {
     "load_cluster": "capacity.catalogue",
     "load_device": "capacity.catalogue",
     "load_model": "capacity.catalogue",
+    "plan": "capacity.planning",
     "read_config": "capacity.importers",
 }
 
-__all__ = ["__version__", "estimate", "kernel", "load_cluster", "load_device", "load_model", "read_config"]
+__all__ = [
+    "__version__",
+    "estimate",
+    "kernel",
+    "load_cluster",
+    "load_device",
+    "load_model",
+    "plan",
+    "read_config",
+    "solve",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -43,6 +55,10 @@ def __getattr__(name: str) -> Any:
         from capacity.spec.estimate import Estimate
 
         Estimate.renderer = staticmethod(_html)
+    elif name == "plan":
+        from capacity.spec.choice import Choice
+
+        Choice.renderer = staticmethod(_choice_html)
     return value
 
 
@@ -51,6 +67,12 @@ def _html(estimate: Any) -> str:
     from capacity.rendering.notebook import html
 
     return html(estimate)
+
+
+def _choice_html(choice: Any) -> str:
+    from capacity.rendering.choice import html
+
+    return html(choice)
 
 
 def __dir__() -> list[str]:

@@ -67,6 +67,11 @@ def where(condition: float, a: float, b: float) -> float:
     return columns
 
 
+def is_column(value: Any) -> bool:
+    """Whether a value is a column: a number in every row, instead of one."""
+    return not isinstance(value, (float, int)) and hasattr(value, "dtype") and getattr(value, "ndim", 0) > 0
+
+
 def anywhere(condition: Any) -> bool:
     """Whether a condition holds, of a column in any row: what holds nowhere need not be computed."""
     return (

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # The module `capacity.cli.NAME` gives its declarations, COMMAND, and `run(options)`.
 COMMANDS = {
     "estimate": "what it costs to train and to serve one model",
+    "plan": "the best layout, or the question backwards",
     "devices": "list, search and show the devices of the catalogue",
     "models": "list, search and show the models of the catalogue",
     "compress": "ways to make a model smaller, what they bring and what they cost",

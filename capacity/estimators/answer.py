@@ -24,11 +24,15 @@ def estimate(**request: Any) -> Estimate:
     Returns an Estimate: sections "train" (or "finetune", "lora") and "serve", each quantity with its 90 % interval.
     Raises CapacityError, in one line, for input that makes no sense; a model that does not fit is an answer.
     """
-    case = read_case(request)
+    return answer(read_case(request))
+
+
+def answer(case: Case, *, alone: bool = False) -> Estimate:
+    """The answer to a checked question. alone: without other devices beside it."""
     sections: dict[str, Section] = {}
     sensitivities: dict[str, dict[str, float]] = {}
     for mode in case.modes:
-        section, shares = _section(case, mode)
+        section, shares = _section(case, mode, alone=alone)
         sections[mode] = section
         sensitivities |= {f"{mode}.{name}": share for name, share in shares.items()}
     return Estimate(
@@ -40,14 +44,14 @@ def estimate(**request: Any) -> Estimate:
     )
 
 
-def _section(case: Case, mode: str) -> tuple[Section, dict[str, dict[str, float]]]:
+def _section(case: Case, mode: str, *, alone: bool) -> tuple[Section, dict[str, dict[str, float]]]:
     if mode == "serve":
         from capacity.estimators.serving import serving_section
 
-        return serving_section(case)
+        return serving_section(case, alone=alone)
     from capacity.estimators.training import training_section
 
-    return training_section(case)
+    return training_section(case, alone=alone)
 
 
 def values(**request: Any) -> dict[str, float]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from capacity.spec.estimate import Quantity
 
 
-def serving_section(case: Case) -> tuple[Section, dict[str, dict[str, float]]]:
+def serving_section(case: Case, *, alone: bool = False) -> tuple[Section, dict[str, dict[str, float]]]:
     """The verdict, quantities and breakdowns of serving, and what makes their intervals."""
     workload, service = read_service(case)
     load = load_replica(case, case.model, workload, case.cluster, service)
@@ -52,7 +52,7 @@ def serving_section(case: Case) -> tuple[Section, dict[str, dict[str, float]]]:
             "time": {name: float(value) for name, value in load.step.items()},
             "prefill time": {name: float(value) for name, value in load.prompt.items()},
         },
-        alternatives=_alternatives(case, load),
+        alternatives=() if alone else _alternatives(case, load),
         warnings=_warnings(case, load),
     )
     return section, sensitivities

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from capacity import ops
 from capacity.errors import InputError
 from capacity.estimators import feeding, layout
 from capacity.estimators.composed import composed_interval, step_interval
@@ -43,17 +44,17 @@ if TYPE_CHECKING:
     from capacity.spec.workload import Workload
 
 
-def training_section(case: Case) -> tuple[Section, dict[str, dict[str, float]]]:
+def training_section(case: Case, *, alone: bool = False) -> tuple[Section, dict[str, dict[str, float]]]:
     """The verdict, quantities and breakdowns of training, and what makes their intervals."""
     workload, devices = read_workload(case)
     run = price_run(case, case.model, workload, case.cluster, devices)
-    account = _account(case, run)
+    told = account(case, run, alone=alone)
     uncertain = _uncertain(case)
     variants = tuple(
-        _account(case, price_run(case, shape, workload, case.cluster, devices, plan=run.plan))({})
+        account(case, price_run(case, shape, workload, case.cluster, devices, plan=run.plan))({})
         for shape in case.shapes
     )
-    quantities, sensitivities = with_intervals(account, uncertain, variants)
+    quantities, sensitivities = with_intervals(told, uncertain, variants)
     section = Section(
         title=_title(workload),
         verdict=_verdict(run, quantities),
@@ -66,7 +67,7 @@ def training_section(case: Case) -> tuple[Section, dict[str, dict[str, float]]]:
             "time": {name: float(value) for name, value in run.time.items()},
             "work": work_by_part(run),
         },
-        alternatives=_alternatives(case, run, quantities),
+        alternatives=() if alone else _alternatives(case, run, quantities),
         warnings=_warnings(case, run),
     )
     return section, sensitivities
@@ -76,7 +77,7 @@ def training_values(case: Case) -> dict[str, float]:
     """Every quantity's mid value, traced when a ledger is open."""
     workload, devices = read_workload(case)
     run = price_run(case, case.model, workload, case.cluster, devices)
-    values = {name: value.mid for name, value in _account(case, run)({}).items()}
+    values = {name: value.mid for name, value in account(case, run)({}).items()}
     return values | {f"memory.{k}": v for k, v in run.memory.items()} | {f"time.{k}": v for k, v in run.time.items()}
 
 
@@ -84,8 +85,8 @@ def _title(workload: Workload) -> str:
     return {"train": "Training", "finetune": "Fine-tuning", "lora": "LoRA fine-tuning"}[workload.mode]
 
 
-def _account(case: Case, run: Run) -> Account:
-    """From priced parts to quantities, for given factors on what is uncertain."""
+def account(case: Case, run: Run, *, alone: bool = False) -> Account:
+    """From priced parts to quantities, for given factors on what is uncertain. alone: without other layouts beside it."""
     workload, plan, cluster, model = run.workload, run.plan, run.cluster, run.model
     precision = workload.precision
     devices = sourced(plan.devices, "devices")
@@ -122,7 +123,7 @@ def _account(case: Case, run: Run) -> Account:
     checkpoint = traffic.checkpoint_bytes(saved_params, saved_params, width, state_bytes)
     kept, interval = goodput_of(cluster, checkpoint, devices)
     work_step = scaled(model_flop_sequence, workload.global_batch)
-    fewest = case_fewest(case, run)
+    fewest = None if alone else case_fewest(case, run)
     active = active_params(model)
     goodput = extra.goodput(step_mid, kept)
     busy = extra.activity(step_mid, forward / sequences / (model_flop_sequence + recomputed) / workload.tokens)
@@ -135,14 +136,19 @@ def _account(case: Case, run: Run) -> Account:
         mfu = schedule.model_flop_utilisation(work_step, step, devices, peak)
         hardware = work_step + recomputed * workload.global_batch
         hfu = schedule.model_flop_utilisation(hardware, step, devices, peak)
-        bandwidth_share = min(moved / (step * cluster.device.memory_bytes_per_s), 1.0)
+        bandwidth_share = ops.minimum(moved / (step * cluster.device.memory_bytes_per_s), 1.0)
         power = power_of(
-            cluster, min(scaled(hfu, busy), 1.0), min(bandwidth_share * busy, 1.0), factor.get("power", 1.0)
+            cluster,
+            ops.minimum(scaled(hfu, busy), 1.0),
+            ops.minimum(bandwidth_share * busy, 1.0),
+            factor.get("power", 1.0),
         )
         used = energy.energy_j(power, running)
+        # A column of runs has no words of its own.
+        told = "" if ops.is_column(step) else f"{float(steps):,.0f} steps at {float(goodput):.1%} goodput"
         values = {
             "step_time": Value(step, "s", "one optimizer step"),
-            "run_time": Value(running, "s", f"{float(steps):,.0f} steps at {float(goodput):.1%} goodput"),
+            "run_time": Value(running, "s", told),
             "goodput": Value(goodput, "fraction", "of the run's time, in full steps at full pace"),
             "tokens_per_s": Value(rate, "1/s", "trained tokens a second, all devices"),
             "tokens_per_s_per_device": Value(rate / devices, "1/s", "trained tokens a second, each device"),
@@ -267,7 +273,7 @@ def _network_bytes(run: Run) -> float:
     local: float = run.weights.all / (plan.tp * plan.pp) * 2.0
     passes = 3.0 * run.rounds if plan.zero >= 3 else 2.0
     data = passes * (plan.shards - 1.0) / plan.shards * local * (0.0 if workload.mode == "lora" else 1.0)
-    pipeline = 2.0 * message / plan.tp * run.rounds if plan.pp > 1.0 else 0.0
+    pipeline = ops.where(plan.pp > 1.0, 2.0 * message / plan.tp * run.rounds, 0.0)
     sent: float = tensor + data + pipeline
     return sent
 

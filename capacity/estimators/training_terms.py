@@ -140,7 +140,7 @@ def price_terms(
     share = 1.0 / plan.pp
     layers = feeding.layers(model)
     count = sum(block.count for block in layers)
-    local = _local(weights, plan, model.hidden)
+    local = local_of(weights, plan, model.hidden)
     return Terms(
         **{name: scaled(value, share) for name, value in (blocks | traffic).items()},
         layers=count / plan.pp,
@@ -154,7 +154,7 @@ def price_terms(
         tensor_parallel=plan.tp,
         data_parallel=plan.ranks,
         nodes=ops.maximum(plan.devices / network.devices_per_node, 1.0),
-        streamed=_streamed(model, local, workload, plan, network),
+        streamed=streamed_s(model, local, workload, plan, network),
         full=plan.recompute_share if plan.recompute == "full" else 0.0,
         selective=float(plan.recompute == "selective" and not plan.rebuilt),
         fullest=schedule.fullest_stage_layers(count, plan.pp, plan.interleave) * plan.pp / count,
@@ -346,7 +346,7 @@ def _hop(model: ModelSpec, workload: Workload, plan: Plan, network: Network) -> 
     return ops.where(plan.pp > 1.0, each, 0.0)
 
 
-def _streamed(model: ModelSpec, local: Local, workload: Workload, plan: Plan, network: Network) -> float:
+def streamed_s(model: ModelSpec, local: Local, workload: Workload, plan: Plan, network: Network) -> float:
     """Moving parameters or saved activations between host, or its drives, and device for one micro-batch."""
     if not plan.offload:
         return 0.0
@@ -377,7 +377,8 @@ class Local(Record):
         return self.dense + self.experts
 
 
-def _local(weights: Weights, plan: Plan, width: float) -> Local:
+def local_of(weights: Weights, plan: Plan, width: float) -> Local:
+    """Parameters of one device of a layout; width: of the model's stream."""
     etp = plan.expert_tp
     dense = (weights.dense / plan.tp + weights.vectors + (weights.embedding + weights.head) / plan.tp) / plan.pp
     experts = weights.experts / (etp * plan.ep * plan.pp)

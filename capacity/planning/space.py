@@ -46,8 +46,6 @@ OFFLOADS: tuple[tuple[str, ...], ...] = (
     ("optimizer", "parameters"),
     ("optimizer", "parameters", "activations"),
 )
-# What the token table and the head count for where stages are filled evenly: a layer each, or nothing.
-SPARE_LAYERS = (0.0, 1.0, 2.0)
 
 
 class Cuts(Record):
@@ -113,7 +111,7 @@ def cuts_of(
     for tp in _allowed(given, "tp", [tp for tp in divisors(devices, most_tp) if layout.divides_heads(model, tp)]):
         if devices % tp:
             continue
-        for pp in _allowed(given, "pp", [pp for pp in divisors(devices / tp) if _even(model, pp)]):
+        for pp in _allowed(given, "pp", [pp for pp in divisors(devices / tp) if pp <= feeding.layer_count(model)]):
             for cp in _allowed(given, "cp", [cp for cp in divisors(devices / (tp * pp)) if _long(workload, cp)]):
                 dp = devices / (tp * pp * cp)
                 if not dp.is_integer() or given.get("dp", dp) != dp or workload.global_batch % dp:
@@ -132,12 +130,6 @@ def cuts_of(
 
 def _allowed(given: dict[str, Any], name: str, otherwise: list[float]) -> list[float]:
     return [given[name]] if name in given else otherwise
-
-
-def _even(model: ModelSpec, stages: float) -> bool:
-    """Whether stages of equal depth can be made of the layers; token table and head may take a layer's place."""
-    layers = feeding.layer_count(model)
-    return stages == 1.0 or (stages <= layers and any((layers + spare) % stages == 0.0 for spare in SPARE_LAYERS))
 
 
 def _long(workload: Workload, cp: float) -> bool:
@@ -196,13 +188,14 @@ def _pipelines(model: ModelSpec, cuts: Cuts, schedule: str, given: dict[str, Any
         # Micro-batches enter from both ends of an even number of stages.
         legal &= alone | ((cuts.pp % 2.0 == 0.0) & (cuts.rounds % 2.0 == 0.0) & (cuts.rounds >= 2.0 * cuts.pp))
     found: list[tuple[Index, Column]] = []
-    for chunks in _allowed(given, "interleave", divisors(layers) if schedule == "1f1b" else [1.0]):
+    fullest = np.ceil(layers / cuts.pp)
+    most = int(fullest[~alone].max(initial=1.0)) if schedule == "1f1b" else 1
+    for chunks in _allowed(given, "interleave", [float(count) for count in range(1, most + 1)]):
         fits = legal
         if chunks > 1.0:
-            stages = cuts.pp * chunks
-            even = np.any([(layers + spare) % stages == 0.0 for spare in SPARE_LAYERS], axis=0)
-            # Interleaving takes micro-batches in whole rounds of the stages.
-            fits = legal & ~alone & even & (stages <= layers) & (cuts.rounds % cuts.pp == 0.0)
+            # Chunks of whole layers that leave the fullest stage no fuller, and micro-batches in whole rounds of the stages.
+            even = np.ceil(layers / (cuts.pp * chunks)) * chunks == fullest
+            fits = legal & ~alone & even & (cuts.rounds % cuts.pp == 0.0)
         where = np.flatnonzero(fits)
         found.append((where, np.full(len(where), chunks)))
     return np.concatenate([cut for cut, _ in found]), np.concatenate([chunks for _, chunks in found])

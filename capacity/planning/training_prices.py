@@ -12,8 +12,9 @@ from capacity.estimators import feeding
 from capacity.estimators.lowering import Tokens, lower
 from capacity.estimators.training_memory import training_memory, weights_of
 from capacity.estimators.training_run import machine_of
-from capacity.estimators.training_terms import Terms, price_terms
+from capacity.estimators.training_terms import Terms, local_of, price_terms, streamed_s
 from capacity.estimators.training_time import assemble
+from capacity.formulas import schedule
 from capacity.record import fields, replace
 from capacity.spec.plan import Plan
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from capacity.estimators.case import Case
     from capacity.estimators.stacks import Stack
     from capacity.planning.space import Block, Column, Cuts, Index, Kind
+    from capacity.spec.op import Op
     from capacity.spec.workload import Workload
 
 # Rows worked on at once: their columns stay in a core's own cache.
@@ -42,6 +44,9 @@ class TrainingPrices:
         self.cuts = cuts
         self.machine = machine_of(case, case.cluster, workload, devices)
         self.weights = weights_of(lower(case.model, Tokens()))
+        # Of sharded states all that matters of a cut; a row of cuts for each such, and which of them each cut is.
+        states = np.stack([cuts.tp, cuts.pp, cuts.cp, cuts.ep, cuts.etp])
+        _, self._firsts, self._state_of = np.unique(states, axis=1, return_index=True, return_inverse=True)
         self._kernels: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._states: dict[tuple[Any, ...], dict[str, Any]] = {}
 
@@ -90,11 +95,16 @@ class TrainingPrices:
         found |= {name: _taken(value, place * len(self.cuts) + cut) for name, value in states.items()}
         if {"parameters", "activations"} & {*kind.offload}:
             plan = self._plan(kind, cut, 1.0, replicas, share)
-            found["streamed"] = self._priced(plan, self.cuts.rounds[cut]).streamed
+            model = self.case.model
+            local = local_of(self.weights, plan, model.hidden)
+            found["streamed"] = streamed_s(model, local, self.workload, plan, self.machine.network)
         found["hop"] = found["hop"] * interleave
         found["chunks"] = found["chunks"] * interleave
         found["full"] = share if kind.recompute == "full" else 0.0
-        found["selective"] = float(kind.recompute == "selective")
+        found["selective"] = float(kind.recompute == "selective" and not kind.rebuilt)
+        layers, pp = feeding.layer_count(self.case.model), self.cuts.pp[cut]
+        found["fullest"] = schedule.fullest_stage_layers(layers, pp, interleave) * pp / layers
+        found["spare"] = schedule.spare_layers(layers, pp, interleave)
         return Terms(**found)
 
     def step(self, block: Block, rows: Index | slice) -> Column:
@@ -108,20 +118,24 @@ class TrainingPrices:
         host = self.machine.pricer.profile.host_layer_s
         return {name: part * site for name, part in assemble(terms, stack or self.stack, host).items()}
 
+    def table(self, plan: Plan) -> tuple[Op, ...]:
+        """Forward ops of one micro-batch."""
+        return lower(self.case.model, feeding.learn(self.case.model, plan.micro_batch, self.workload.seq_len))
+
     def _priced(self, plan: Plan, rounds: Any) -> Terms:
         model, machine = self.case.model, self.machine
-        table = lower(model, feeding.learn(model, plan.micro_batch, self.workload.seq_len))
         return price_terms(
-            model, table, self.weights, self.workload, plan, machine.network, machine.pricer, rounds,
+            model, self.table(plan), self.weights, self.workload, plan, machine.network, machine.pricer, rounds,
             fused=machine.stack.fused_attention > 0.0,
         )  # fmt: skip
 
     def _kernel_terms(self, kind: Kind) -> dict[str, Any]:
         """Terms of every cut that no sharding, recomputation or offloading changes; streamed stands at nought."""
-        key = (kind.cp_kind, kind.whole, kind.schedule)
+        key = (kind.cp_kind, kind.whole, kind.schedule, kind.rebuilt)
         if key not in self._kernels:
             whole = self._whole(kind)
-            plan = self._plan(replace(kind, zero=0, recompute="none", offload=()), whole)
+            recompute = kind.recompute if kind.rebuilt else "none"
+            plan = self._plan(replace(kind, zero=0, recompute=recompute, offload=()), whole)
             terms = self._priced(plan, self.cuts.rounds[whole])
             self._kernels[key] = {
                 name: self._spread(getattr(terms, name), whole) for name in fields(Terms) if name not in _STATES
@@ -132,7 +146,7 @@ class TrainingPrices:
         """Terms of sharded states, of every cut for each number of replicas, one after the other."""
         key = (kind.zero, kind.offload, kind.whole, *copies)
         if key not in self._states:
-            whole = self._whole(kind)
+            whole = self._firsts[np.isin(self._firsts, self._whole(kind))]
             found: dict[str, list[Any]] = {name: [] for name in _STATES}
             for count in copies:
                 kept = whole[(self.cuts.dp * self.cuts.cp)[whole] % count == 0.0]
@@ -140,7 +154,8 @@ class TrainingPrices:
                     self._plan(replace(kind, recompute="none"), kept, 1.0, count), self.cuts.rounds[kept]
                 )
                 for name in _STATES:
-                    found[name].append(self._spread(getattr(terms, name), kept))
+                    here = self._spread(getattr(terms, name), kept)
+                    found[name].append(here[self._firsts[self._state_of]])
             self._states[key] = {name: np.concatenate(parts) for name, parts in found.items()}
         return self._states[key]
 

@@ -31,16 +31,30 @@ _STYLE = """<style>
 
 def html(estimate: Estimate) -> str:
     """The whole answer as one element."""
-    parts = [f"<b>{_safe(estimate.model.get('name', 'model'))}</b>"]
+    parts = [f"<b>{safe(estimate.model.get('name', 'model'))}</b>"]
     parts += [_section(section) for section in estimate.sections.values()]
     parts += [_warning(warning) for warning in estimate.warnings]
     if estimate.assumptions:
         rows = "".join(_assumption(one) for one in estimate.assumptions)
         parts.append(f"<details><summary>{len(estimate.assumptions)} assumptions</summary>{_table(rows)}</details>")
-    return f"<div class='capacity-estimate'>{_STYLE}{''.join(parts)}</div>"
+    return element("".join(parts))
 
 
-def _safe(text: object) -> str:
+def element(inner: str) -> str:
+    """Content with the style it is scoped by."""
+    return f"<div class='capacity-estimate'>{_STYLE}{inner}</div>"
+
+
+def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of texts under its headings, the first column to the left."""
+    titles = "".join(f"<th{'' if number == 0 else _RIGHT}>{safe(text)}</th>" for number, text in enumerate(head))
+    body = "".join(
+        "<tr>" + "".join(_cell(text, first=number == 0) for number, text in enumerate(row)) + "</tr>" for row in rows
+    )
+    return _table(f"<tr>{titles}</tr>{body}")
+
+
+def safe(text: object) -> str:
     """Words from anywhere: no markup, no hidden characters."""
     clean = harmless(str(text))
     for mark, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;"), ("'", "&#39;")):
@@ -51,8 +65,8 @@ def _safe(text: object) -> str:
 def _section(section: Section) -> str:
     colour = {True: "#2da44e", False: "#d1242f", None: "inherit"}[section.fits]
     parts = [
-        f"<div style='margin-top:1em'><b>{_safe(section.title)}</b> <span class='q'>{_safe(section.setting)}</span></div>",
-        f"<div class='verdict' style='border-color:{colour}'>{_safe(section.verdict)}</div>",
+        f"<div style='margin-top:1em'><b>{safe(section.title)}</b> <span class='q'>{safe(section.setting)}</span></div>",
+        f"<div class='verdict' style='border-color:{colour}'>{safe(section.verdict)}</div>",
         _memory(section),
         _quantities(section),
         _alternatives(section),
@@ -73,7 +87,7 @@ def _memory(section: Section) -> str:
     cells, legend = [], []
     for number, (name, size) in enumerate(parts.items()):
         hue = _HUES[number % len(_HUES)]
-        said = f"{_safe(words.label(name))} {words.value(size, 'byte', binary=True)}"
+        said = f"{safe(words.label(name))} {words.value(size, 'byte', binary=True)}"
         cells.append(f"<div title='{said}' style='width:{100.0 * size / end:.2f}%;background:{hue}'></div>")
         legend.append(f"<span style='white-space:nowrap'><span style='color:{hue}'>&#9632;</span> {said}</span>")
     said = words.value(total, "byte", binary=True) + (f" of {words.value(full, 'byte', binary=True)}" if full else "")
@@ -100,9 +114,9 @@ def _quantities(section: Section) -> str:
 def _quantity(label: str, quantity: Quantity) -> str:
     number, unit = words.middle(quantity)
     return (
-        f"<tr><td>{_safe(label)}</td><td class='n'><b>{_safe(number)}</b> {_safe(unit)}</td>"
-        f"<td class='q'>{_safe(words.spread(quantity))}</td>"
-        f"<td class='q'>{_safe(quantity.note)}</td></tr>"
+        f"<tr><td>{safe(label)}</td><td class='n'><b>{safe(number)}</b> {safe(unit)}</td>"
+        f"<td class='q'>{safe(words.spread(quantity))}</td>"
+        f"<td class='q'>{safe(quantity.note)}</td></tr>"
     )
 
 
@@ -110,7 +124,7 @@ def _alternatives(section: Section) -> str:
     if not section.alternatives:
         return ""
     keys = list(dict.fromkeys(key for row in section.alternatives for key in row))
-    head = "".join(f"<th{'' if key == keys[0] else _RIGHT}>{_safe(words.label(key))}</th>" for key in keys)
+    head = "".join(f"<th{'' if key == keys[0] else _RIGHT}>{safe(words.label(key))}</th>" for key in keys)
     body = "".join(
         "<tr>" + "".join(_cell(words.named(key, row.get(key)), first=key == keys[0]) for key in keys) + "</tr>"
         for row in section.alternatives
@@ -119,16 +133,16 @@ def _alternatives(section: Section) -> str:
 
 
 def _cell(text: str, *, first: bool) -> str:
-    return f"<td{'' if first else _RIGHT}>{_safe(text)}</td>"
+    return f"<td{'' if first else _RIGHT}>{safe(text)}</td>"
 
 
 def _assumption(one: Assumption) -> str:
     texts: Sequence[str] = (words.label(one.name), words.value(one.value, one.unit), one.tag, one.source)
-    return "<tr>" + "".join(f"<td>{_safe(text)}</td>" for text in texts) + "</tr>"
+    return "<tr>" + "".join(f"<td>{safe(text)}</td>" for text in texts) + "</tr>"
 
 
 def _warning(text: str) -> str:
-    return f"<div>&#9888; {_safe(text)}</div>"
+    return f"<div>&#9888; {safe(text)}</div>"
 
 
 def _table(rows: str) -> str:

@@ -29,7 +29,7 @@ def screen(estimate: Estimate, style: Style, *, everything: bool = False) -> str
     """The whole answer; `everything` adds every quantity and assumption, and what makes each interval."""
     lines = _model(estimate.model, style, everything=everything)
     for section in estimate.sections.values():
-        lines += ["", *_section(section, style, everything=everything)]
+        lines += ["", *section_lines(section, style, everything=everything)]
     lines += ["", *_warnings(estimate.warnings, style)]
     lines += _sources(estimate, style) if everything else _assumptions(estimate, style)
     return "\n".join(line.rstrip() for line in lines) + "\n"
@@ -54,7 +54,8 @@ def _model(model: dict[str, Any], style: Style, *, everything: bool) -> list[str
     return lines
 
 
-def _section(section: Section, style: Style, *, everything: bool) -> list[str]:
+def section_lines(section: Section, style: Style, *, everything: bool) -> list[str]:
+    """One half of an answer: its verdict, its memory, its numbers and what it is compared with."""
     title = style.text(section.title.upper())
     indent = " " * (len(title) + 2)
     setting = [indent + line for line in wrap(style.text(section.setting), style.width - len(indent))]

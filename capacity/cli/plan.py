@@ -1,0 +1,84 @@
+"""`capacity plan`: the best layout of all that are legal, and questions asked backwards."""
+
+from __future__ import annotations
+
+from capacity.cli.estimate import COMMAND as ESTIMATE
+from capacity.cli.options import Command, Option, one_of
+from capacity.cli.terminal import style, write
+from capacity.errors import InputError
+from capacity.planning.question import OBJECTIVES
+from capacity.quantities import argument
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# Options of an estimate that here may be several, separated by commas.
+_LISTS = {
+    "device": "an accelerator, or several to compare: h100-sxm,b200",
+    "devices": "how many, in all; several are compared: 512,1024",
+    "precision": "of weights and arithmetic, or several to choose among: bf16,fp8",
+    "kv_precision": "of the KV cache, or several to choose among: bf16,fp8",
+    "stack": "the training software: megatron-core, fsdp ...; or several",
+    "engine": "vllm, sglang, tensorrt-llm ...; or several",
+}
+_LEFT_OUT = ("explain", "depth", "plain")
+_OUTPUT = ("json", "verbose", "anchor")
+
+
+def _option(option: Option) -> Option:
+    if option.dest not in _LISTS:
+        return option
+    return Option(*option.flags, metavar=f"{option.metavar},..", help=_LISTS[option.dest])
+
+
+COMMAND = Command(
+    "plan",
+    usage="(--params N | --model NAME | --config FILE) [options]",
+    description="The best of all legal layouts to train a model, or with --mode serve to serve it: by\n"
+    "time, cost, energy or carbon, within limits; what it was chosen from, why the next lost,\n"
+    "and what would turn the choice. Options of the layout that are given are held.",
+    examples=(
+        "capacity plan --model gpt-3-175b --device a100-sxm-80gb --devices 4096",
+        "capacity plan --params 70B --devices 256,512,1024 --objective cost --deadline 60d",
+        "capacity plan --model llama-3.1-70b --mode serve --devices 8 --tpot-slo 30ms",
+    ),
+    groups=(
+        ESTIMATE.groups[0],
+        ("what is best, and what it may cost", (
+            Option("--objective", metavar="NAME", read=one_of("objective", OBJECTIVES), help=f"{', '.join(OBJECTIVES[:-1])} or {OBJECTIVES[-1]}"),
+            Option("--max-memory", metavar="SIZE", read=argument("byte", positive=True), help="of a device, at most: 70GiB"),
+            Option("--deadline", metavar="TIME", read=argument("s", positive=True), help="of a training run: 30d"),
+            Option("--budget", metavar="USD", read=argument("USD", positive=True), help="of a training run, or of serving for an hour"),
+            Option("--power-cap", metavar="POWER", read=argument("W", positive=True), help="drawn from the grid, at most: 2MW"),
+        )),
+        *((title, tuple(_option(one) for one in options)) for title, options in ESTIMATE.groups[1:-1]),
+        ("the answer", (
+            Option("-v", "--all", dest="verbose", help="the whole front, all that would turn the choice, all quantities"),
+            Option("--json", help="the whole answer as JSON (schema 1)"),
+        )),
+    ),
+)  # fmt: skip
+
+
+def run(options: dict[str, Any]) -> None:
+    """Ask, and print the answer."""
+    request = {name: value for name, value in options.items() if value is not None and name not in _OUTPUT}
+    if "catalogue" in request:
+        request["catalogue"] = tuple(request["catalogue"])
+    if options["anchor"] is not None:
+        from capacity.validation import site_of
+
+        request["site"] = site_of(options["anchor"])
+    if sum(name in request for name in ("params", "model", "config")) != 1:
+        raise InputError("give one of --params, --model and --config, like `--model gpt-3-175b`")
+    from capacity.planning.answer import plan
+    from capacity.rendering.choice import record, screen
+
+    found = plan(**request)
+    if options["json"]:
+        from capacity.rendering.record import json
+
+        write(json(record(found)))
+    else:
+        write(screen(found, style(), everything=options["verbose"]))

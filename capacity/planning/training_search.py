@@ -1,0 +1,166 @@
+"""Training layouts searched: every legal one priced, and what is asked of a choice worked out for those that fit."""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+import numpy as np
+
+from capacity.estimators import layout
+from capacity.estimators.training import account
+from capacity.estimators.training_run import Run, given_plan
+from capacity.planning.space import blocks_of, cuts_of
+from capacity.planning.training_prices import CHUNK, TrainingPrices
+from capacity.record import Record, replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from capacity.estimators.case import Case
+    from capacity.planning.space import Block, Column
+    from capacity.spec.plan import Plan
+    from capacity.spec.workload import Workload
+
+# A layout this many times as slow as the fastest is never the best in money, energy or carbon either: the power that is drawn
+# whatever is done costs more by then than any recomputation saves.
+SLOWEST = 2.5
+# Layouts this much too large are priced all the same, to say what more memory would bring.
+NEARLY = 1.25
+# What a layout is chosen by, as the estimate names it, and in what unit.
+QUANTITIES = {
+    "step_time": "step_time_s",
+    "run_time": "run_time_s",
+    "cost": "cost_usd",
+    "energy": "energy_j",
+    "carbon": "carbon_g",
+    "power": "power_w",
+    "tokens_per_s_per_device": "tokens_per_s_per_device",
+    "mfu": "mfu",
+}
+
+
+class Survey(Record):
+    """Layouts of one case on one number of devices: those that fit, and how many there were.
+
+    columns: block, row, step_time_s, memory_per_device_bytes and QUANTITIES, a row each. least: bytes of the thriftiest
+    layout, and where it is. missed: the fastest of those that nearly fit: seconds, bytes, block, row.
+    """
+
+    case: Case
+    workload: Workload
+    devices: float
+    prices: TrainingPrices
+    blocks: tuple[Block, ...]
+    columns: dict[str, Column]
+    legal: int
+    fit: int
+    least: tuple[float, int, int]
+    missed: tuple[float, float, int, int] | None
+    seconds: float
+
+    def __len__(self) -> int:
+        return len(self.columns["row"])
+
+    def plan(self, place: int) -> Plan:
+        """The layout of a row."""
+        return self.plan_at(int(self.columns["block"][place]), int(self.columns["row"][place]))
+
+    def plan_at(self, block: int, row: int) -> Plan:
+        """The layout of a row of a block."""
+        found = self.prices.plan(self.blocks[block], np.array([row]))
+        plain = {name: float(v[0]) if isinstance(v, np.ndarray) else v for name, v in found.__dict__.items()}
+        return replace(found, **plain)
+
+    def by_block(self, places: Any) -> Iterator[tuple[Block, Any, Any]]:
+        """Rows of the survey, sorted by block: the block, which of `places`, and the rows of the block."""
+        owner = self.columns["block"][places]
+        for number in np.unique(owner):
+            these = np.flatnonzero(owner == number)
+            yield self.blocks[int(number)], these, self.columns["row"][places[these]]
+
+
+def survey(case: Case, workload: Workload, devices: float, limit_bytes: float) -> Survey:
+    """Every legal layout of so many devices, priced."""
+    started = perf_counter()
+    given = given_plan(case, devices)
+    cuts = cuts_of(case.model, workload, devices, given)
+    prices = TrainingPrices(case, workload, devices, cuts)
+    blocks: list[Block] = []
+    found: dict[str, list[Column]] = {name: [] for name in ("block", "row", "step", "memory")}
+    legal = fit = 0
+    fastest = np.inf
+    least, missed = (np.inf, 0, 0), None
+    for block in blocks_of(case.model, cuts, given, prices.stack):
+        number = len(blocks)
+        blocks.append(block)
+        legal += len(block)
+        for chunk in _chunks(np.arange(len(block))):
+            all_held = prices.memory(block, chunk)
+            thriftiest = int(all_held.argmin())
+            if all_held[thriftiest] < least[0]:
+                least = (float(all_held[thriftiest]), number, int(chunk[thriftiest]))
+            near = all_held <= NEARLY * limit_bytes
+            rows, held = chunk[near], all_held[near]
+            if not len(rows):
+                continue
+            step = prices.step(block, rows)
+            fits = held <= limit_bytes
+            fit += int(fits.sum())
+            if not fits.all():
+                index = int(np.where(fits, np.inf, step).argmin())
+                if missed is None or step[index] < missed[0]:
+                    missed = (float(step[index]), float(held[index]), number, int(rows[index]))
+            if fits.any():
+                fastest = min(fastest, float(step[fits].min()))
+            kept = fits & (step <= SLOWEST * fastest)
+            for name, column in (("row", rows), ("step", step), ("memory", held)):
+                found[name].append(column[kept])
+            found["block"].append(np.full(int(kept.sum()), number))
+    columns = {name: np.concatenate(parts) if parts else np.zeros(0) for name, parts in found.items()}
+    kept = columns["step"] <= SLOWEST * fastest
+    columns = {name: column[kept] for name, column in columns.items()}
+    columns["memory_per_device_bytes"] = columns.pop("memory")
+    done = Survey(
+        case, workload, devices, prices, tuple(blocks), columns, legal, fit, least, missed, perf_counter() - started
+    )
+    values = _values(done, np.arange(len(done)))
+    return replace(done, columns=columns | values, seconds=perf_counter() - started)
+
+
+def _chunks(rows: Any) -> Iterator[Any]:
+    for start in range(0, len(rows), CHUNK):
+        yield rows[start : start + CHUNK]
+
+
+def _values(found: Survey, places: Any) -> dict[str, Column]:
+    """QUANTITIES of these rows, as the estimate works them out."""
+    values: dict[str, Column] = {}
+    prices = found.prices
+    for block, these, rows in found.by_block(places):
+        for part in _chunks(np.arange(len(these))):
+            plan = prices.plan(block, rows[part])
+            run = Run(
+                found.case.model,
+                prices.table(plan),
+                prices.weights,
+                found.workload,
+                plan,
+                prices.machine.cluster,
+                True,
+                {"all": found.columns["memory_per_device_bytes"][places[these[part]]]},
+                {"all": found.columns["step"][places[these[part]]]},
+                prices.cuts.rounds[block.cut[rows[part]]],
+            )
+            for name, value in account(found.case, run, alone=True)({}).items():
+                if name in QUANTITIES:
+                    column = values.setdefault(QUANTITIES[name], np.zeros(len(places)))
+                    column[these[part]] = value.mid
+    return values
+
+
+def limit_of(case: Case, most_bytes: float | None) -> float:
+    """Bytes that a layout may take of a device."""
+    usable = layout.USABLE_SHARE * case.cluster.device.memory_bytes
+    return float(usable if most_bytes is None else min(usable, most_bytes))
