@@ -5,7 +5,7 @@ a block all else is a column. What two layouts share is kept once: a `Cuts` row 
 and the rows of blocks point to it.
 
 Left out, because another layout of the space is never worse in any respect that is priced: GPipe (1F1B takes as long and
-holds less), keys gathered at once (as the ring), replicas of what ZeRO-1 and -2 shard, ZeRO-2 over several micro-batches
+holds less), states that are not sharded (ZeRO-1 moves as much and holds less), keys gathered at once (as the ring), replicas of what ZeRO-1 and -2 shard, ZeRO-2 over several micro-batches
 (ZeRO-3 reduces as often and holds less). A user who names one of them gets it.
 """
 
@@ -116,7 +116,7 @@ def cuts_of(
                 dp = devices / (tp * pp * cp)
                 if not dp.is_integer() or given.get("dp", dp) != dp or workload.global_batch % dp:
                     continue
-                for etp in _allowed(given, "etp", divisors(tp) if experts else [tp]):
+                for etp in _allowed(given, "etp", list(dict.fromkeys((1.0, tp))) if experts else [tp]):
                     for ep in _allowed(given, "ep", divisors(experts) if experts else [1.0]):
                         if tp % etp or dp * cp * tp / etp % ep:
                             continue
@@ -143,7 +143,7 @@ def blocks_of(model: ModelSpec, cuts: Cuts, given: dict[str, Any], stack: Stack)
     whole = (cuts.ep == experts) if experts else np.zeros(len(cuts), dtype=bool)
     target = given.get("offload_to", "cpu")
     schedules = [given["schedule"]] if "schedule" in given else ["1f1b", "zero-bubble", "dualpipe"]
-    zeros = [int(given["zero"])] if "zero" in given else [0, 1, 2, 3]
+    zeros = [int(given["zero"])] if "zero" in given else [1, 3, 2, 0]
     kinds = [given["cp_kind"]] if "cp_kind" in given else ["ring", "ulysses"]
     offloads = [given["offload"]] if "offload" in given else list(OFFLOADS)
     for schedule, whole_experts in product(schedules, (False, True)):
@@ -154,16 +154,16 @@ def blocks_of(model: ModelSpec, cuts: Cuts, given: dict[str, Any], stack: Stack)
             cut, interleave, replicas = cut[kept], interleave[kept], replicas[kept]
             if not len(cut):
                 continue
-            for recompute, offload in product(_recomputations(given), offloads):
-                if not _offloadable(offload, zero, given):
-                    continue
-                word, shares = recompute
-                kind = Kind(schedule, zero, cp_kind, word, offload, target, whole_experts, given.get("rebuilt", ()))
-                share = np.tile(np.array(shares), len(cut))
-                times = len(shares)
-                yield Block(
-                    kind, np.repeat(cut, times), np.repeat(interleave, times), np.repeat(replicas, times), share
-                )
+            for word, shares in _recomputations(given):
+                # Blocks that differ in what is offloaded alone share their columns.
+                rows = np.repeat(np.arange(len(cut)), len(shares)) if len(shares) > 1 else slice(None)
+                columns = cut[rows], interleave[rows], replicas[rows], np.tile(np.array(shares), len(cut))
+                for offload in offloads:
+                    if _offloadable(offload, zero, given):
+                        kind = Kind(
+                            schedule, zero, cp_kind, word, offload, target, whole_experts, given.get("rebuilt", ())
+                        )
+                        yield Block(kind, *columns)
 
 
 def _recomputations(given: dict[str, Any]) -> list[tuple[str, tuple[float, ...]]]:
@@ -207,7 +207,9 @@ def _sharded(
     """Pipelines that a sharding stage goes with, and into how many replicas the sharded weights are copied."""
     cut, interleave = pipes
     ranks, pp, rounds = cuts.dp * cuts.cp, cuts.pp, cuts.rounds
-    legal = (ranks > 1.0) | (zero == int(given.get("zero", 0)))
+    legal = (ranks == 1.0) if zero == 0 else (ranks > 1.0)
+    if "zero" in given:
+        legal = legal | True
     if "zero" not in given:
         if zero >= 2 and stack.name not in SHARDS_STAGES:
             legal &= pp == 1.0

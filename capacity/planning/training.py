@@ -81,7 +81,8 @@ def choose_training(question: Question) -> Choice:
         raise InputError(f"--objective {objective} needs a price of a device: give --price")
     seconds = sum(found.seconds for found in field.surveys)
     legal = sum(found.legal for found in field.surveys)
-    space = Space(legal, sum(found.fit for found in field.surveys), int(within.sum()), seconds, rejected)
+    examined = sum(found.examined for found in field.surveys)
+    space = Space(legal, examined, sum(found.fit for found in field.surveys), int(within.sum()), seconds, rejected)
     shared: dict[str, Any] = {
         "request": {key: _plain(value) for key, value in question.request.items()},
         "mode": _mode(question),

@@ -15,6 +15,7 @@ from capacity.estimators.training_run import machine_of
 from capacity.estimators.training_terms import Terms, local_of, price_terms, streamed_s
 from capacity.estimators.training_time import assemble
 from capacity.formulas import schedule
+from capacity.planning.space import Kind
 from capacity.record import fields, replace
 from capacity.spec.plan import Plan
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from capacity.estimators.case import Case
     from capacity.estimators.stacks import Stack
-    from capacity.planning.space import Block, Column, Cuts, Index, Kind
+    from capacity.planning.space import Block, Column, Cuts, Index
     from capacity.spec.op import Op
     from capacity.spec.workload import Workload
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 CHUNK = 8192
 # Terms that hang on how weights and states are sharded and kept, not on the kernels.
 _STATES = ("gather", "gathers", "reduce", "accumulated", "updated", "orthogonalised", "offloaded")
+# Parts of a step that no schedule, sharding or recomputation takes away.
+_UNAVOIDABLE = ("GEMM", "expert products", "casts", "attention", "element-wise", "tensor-parallel traffic")
 
 
 class TrainingPrices:
@@ -111,6 +114,20 @@ class TrainingPrices:
         """Seconds of a step."""
         found = sum(self.parts(self.terms(block, rows)).values())
         return np.broadcast_to(np.asarray(found), block.cut[rows].shape)
+
+    def least(self, cp_kind: str, schedule: str, *, whole: bool) -> Column:
+        """For each cut, seconds that no step of it is below: its kernels and exposed traffic, and nothing else.
+
+        Cuts of the other kind (whole) stand at infinity.
+        """
+        kind = Kind(schedule=schedule, cp_kind=cp_kind, whole=whole)
+        rows = self._whole(kind)
+        terms = {name: _taken(value, rows) for name, value in self._kernel_terms(kind).items()}
+        nothing = dict.fromkeys(_STATES, 0.0) | {"streamed": 0.0, "full": 0.0, "selective": 0.0, "fullest": 1.0}
+        parts = self.parts(Terms(**terms | nothing))
+        found = np.full(len(self.cuts), np.inf)
+        found[rows] = sum(part for name, part in parts.items() if name in _UNAVOIDABLE)
+        return found
 
     def parts(self, terms: Terms, stack: Stack | None = None) -> dict[str, Any]:
         """Seconds of a step by part, under another stack where one is given."""

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 # A layout this many times as slow as the fastest is never the best in money, energy or carbon either: the power that is drawn
 # whatever is done costs more by then than any recomputation saves.
-SLOWEST = 2.5
+SLOWEST = 1.5
+# Of a small block one layout in so many is looked at first.
+SAMPLE = 32
 # Layouts this much too large are priced all the same, to say what more memory would bring.
 NEARLY = 1.25
 # What a layout is chosen by, as the estimate names it, and in what unit.
@@ -44,6 +46,8 @@ QUANTITIES = {
 class Survey(Record):
     """Layouts of one case on one number of devices: those that fit, and how many there were.
 
+    examined: of the legal ones; the kernels of the others alone take too long, whatever they hold.
+
     columns: block, row, step_time_s, memory_per_device_bytes and QUANTITIES, a row each. least: bytes of the thriftiest
     layout, and where it is. missed: the fastest of those that nearly fit: seconds, bytes, block, row.
     """
@@ -55,6 +59,7 @@ class Survey(Record):
     blocks: tuple[Block, ...]
     columns: dict[str, Column]
     legal: int
+    examined: int
     fit: int
     least: tuple[float, int, int]
     missed: tuple[float, float, int, int] | None
@@ -87,16 +92,20 @@ def survey(case: Case, workload: Workload, devices: float, limit_bytes: float) -
     given = given_plan(case, devices)
     cuts = cuts_of(case.model, workload, devices, given)
     prices = TrainingPrices(case, workload, devices, cuts)
-    blocks: list[Block] = []
+    blocks = tuple(blocks_of(case.model, cuts, given, prices.stack))
     found: dict[str, list[Column]] = {name: [] for name in ("block", "row", "step", "memory")}
-    legal = fit = 0
-    fastest = np.inf
+    examined = fit = 0
+    bounds: dict[tuple[str, str, bool], Column] = {}
+    # A few of each kind say how fast the fastest is at least: what cannot be near it need not be looked at.
+    fastest = min((_first(prices, block, limit_bytes) for block in blocks), default=np.inf)
     least, missed = (np.inf, 0, 0), None
-    for block in blocks_of(case.model, cuts, given, prices.stack):
-        number = len(blocks)
-        blocks.append(block)
-        legal += len(block)
-        for chunk in _chunks(np.arange(len(block))):
+    for number, block in enumerate(blocks):
+        kind = block.kind
+        key = (kind.cp_kind, kind.schedule, kind.whole)
+        if key not in bounds:
+            bounds[key] = prices.least(kind.cp_kind, kind.schedule, whole=kind.whole)
+        for chunk in _chunks(np.flatnonzero(bounds[key][block.cut] <= SLOWEST * fastest)):
+            examined += len(chunk)
             all_held = prices.memory(block, chunk)
             thriftiest = int(all_held.argmin())
             if all_held[thriftiest] < least[0]:
@@ -123,10 +132,28 @@ def survey(case: Case, workload: Workload, devices: float, limit_bytes: float) -
     columns = {name: column[kept] for name, column in columns.items()}
     columns["memory_per_device_bytes"] = columns.pop("memory")
     done = Survey(
-        case, workload, devices, prices, tuple(blocks), columns, legal, fit, least, missed, perf_counter() - started
+        case,
+        workload,
+        devices,
+        prices,
+        blocks,
+        columns,
+        sum(map(len, blocks)),
+        examined,
+        fit,
+        least,
+        missed,
+        perf_counter() - started,
     )
     values = _values(done, np.arange(len(done)))
     return replace(done, columns=columns | values, seconds=perf_counter() - started)
+
+
+def _first(prices: TrainingPrices, block: Block, limit_bytes: float) -> float:
+    """Seconds of the fastest of a few layouts of a block that fit."""
+    rows = np.arange(0, len(block), max(len(block) // CHUNK, SAMPLE))
+    rows = rows[prices.memory(block, rows) <= limit_bytes]
+    return float(prices.step(block, rows).min()) if len(rows) else np.inf
 
 
 def _chunks(rows: Any) -> Iterator[Any]:

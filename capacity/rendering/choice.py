@@ -225,8 +225,13 @@ def _searched(choice: Choice) -> str:
     space = choice.space
     if not space.legal:
         return "no legal layout"
-    away = 1.0 - space.fit / space.legal
-    said = f"{space.legal:,} legal layouts priced in {space.seconds:.2g} s; {away:.0%} do not fit"
+    away = 1.0 - space.fit / max(space.examined, 1)
+    said = f"{space.legal:,} legal layouts searched in {space.seconds:.2g} s"
+    if space.examined < space.legal:
+        said += f"; {1.0 - space.examined / space.legal:.0%} ruled out by what their kernels alone take; of the others"
+        said += f" {away:.0%} do not fit"
+    else:
+        said += f"; {away:.0%} do not fit"
     for name, count in space.rejected.items():
         said += f"; {count:,} that fit break the {name.replace('_', ' ')}"
     return said

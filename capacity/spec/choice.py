@@ -50,10 +50,11 @@ class Turn(Record):
 class Space(Record):
     """What was searched: legal layouts, those that fit, those that keep all limits, and how long it took.
 
-    rejected: layouts that fit but break each limit. settled: whether each layout was priced, or bounds left some out.
+    examined: layouts that are not ruled out by what their kernels alone take. rejected: those that fit but break each limit.
     """
 
     legal: int
+    examined: int
     fit: int
     within: int
     seconds: float
