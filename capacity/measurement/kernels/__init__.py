@@ -8,13 +8,16 @@ from capacity.measurement.kernels import (
     attention,
     collective,
     convolution,
+    crypto,
     dispatch,
     gemm,
     memory,
     optimizer,
+    preparation,
     quantised,
     rowwise,
     sparse,
+    storage,
     transfer,
 )
 
@@ -31,4 +34,7 @@ ALL = (
     *transfer.FAMILIES,
     *collective.FAMILIES,
     *anchor.FAMILIES,
+    *storage.FAMILIES,
+    *crypto.FAMILIES,
+    *preparation.FAMILIES,
 )

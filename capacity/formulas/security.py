@@ -1,0 +1,54 @@
+"""What protection costs: ciphers, hashes, protected links."""
+
+from capacity import ops
+from capacity.formula import formula
+
+
+@formula(unit="s", symbol="t_enc", cite="mcgrew2004")
+def cipher_time_s(
+    plain_bytes: float, calls: float, call_s: float, core_bytes_per_s: float, fresh_bytes: float, fresh_bytes_per_s: float
+) -> float:
+    """Time of one core to encipher, decipher or hash.
+
+    1. Each call costs call_s, each byte its share of the core's pace.
+    2. Output into memory the system has not given yet pays for its pages: fresh_bytes of it.
+    """
+    return calls * call_s + plain_bytes / core_bytes_per_s + fresh_bytes / fresh_bytes_per_s
+
+
+@formula(unit="byte/s", symbol="B_enc")
+def chunked_bytes_per_s(chunk_bytes: float, call_s: float, core_bytes_per_s: float) -> float:
+    """Pace of one core that works through chunks."""
+    chunk_s = call_s + chunk_bytes / core_bytes_per_s
+    return chunk_bytes / chunk_s
+
+
+@formula(unit="byte/s", symbol="B_two")
+def in_turn_bytes_per_s(first_bytes_per_s: float, second_bytes_per_s: float) -> float:
+    """Pace of a core that does both to each byte, one after the other: hash it, then encipher it."""
+    return 1.0 / (1.0 / first_bytes_per_s + 1.0 / second_bytes_per_s)
+
+
+@formula(unit="1", symbol="n_enc")
+def protecting_cores(stream_bytes_per_s: float, core_bytes_per_s: float) -> float:
+    """Cores that a stream keeps busy."""
+    return stream_bytes_per_s / core_bytes_per_s
+
+
+@formula(unit="byte/s", symbol="B_link", cite="ieee8021ae, rfc4303")
+def protected_bytes_per_s(
+    link_bytes_per_s: float, frame_bytes: float, overhead_bytes: float, engine_bytes_per_s: float
+) -> float:
+    """Payload of a link whose frames are enciphered.
+
+    1. Each frame carries overhead_bytes of header and tag beside its payload.
+    2. Whatever enciphers (adapter, cores, bounce buffer) has a pace of its own.
+    """
+    framed = link_bytes_per_s * frame_bytes / (frame_bytes + overhead_bytes)
+    return ops.minimum(framed, engine_bytes_per_s)
+
+
+@formula(unit="1", symbol="n_key", cite="nist80038d")
+def messages_per_key(file_bytes: float, chunk_bytes: float) -> float:
+    """Messages under one data key where a file has a key of its own; AES-GCM with random nonces allows 2^32."""
+    return ops.ceil(file_bytes / chunk_bytes)
