@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from capacity.catalogue.devices import list_devices, load_device
     from capacity.catalogue.grids import list_grids, load_electricity_price, load_grid, load_pue
     from capacity.catalogue.models import list_models, load_model
+    from capacity.catalogue.platform import list_storage, load_data_kind, load_failures, load_host, load_storage
 
 _HOMES = {
     "default_cluster": "clusters",
@@ -21,12 +22,17 @@ _HOMES = {
     "list_devices": "devices",
     "list_grids": "grids",
     "list_models": "models",
+    "list_storage": "platform",
     "load_cluster": "clusters",
+    "load_data_kind": "platform",
     "load_device": "devices",
     "load_electricity_price": "grids",
+    "load_failures": "platform",
     "load_grid": "grids",
+    "load_host": "platform",
     "load_model": "models",
     "load_pue": "grids",
+    "load_storage": "platform",
 }
 
 __all__ = [
@@ -35,12 +41,17 @@ __all__ = [
     "list_devices",
     "list_grids",
     "list_models",
+    "list_storage",
     "load_cluster",
+    "load_data_kind",
     "load_device",
     "load_electricity_price",
+    "load_failures",
     "load_grid",
+    "load_host",
     "load_model",
     "load_pue",
+    "load_storage",
 ]
 
 

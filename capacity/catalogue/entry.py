@@ -27,7 +27,7 @@ _LONGEST_NAME = 80
 _ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-.+")
 
 # What is measured: base unit inside, and the range outside which a number is a slip of the pen.
-# A unit that is no physical one ("1", "year") must be written just so.
+# A unit that is no physical one ("1", "1/s", "year") must be written just so.
 _RANGES: dict[str, tuple[str, float, float]] = {
     "peak": ("FLOP/s", 1e8, 1e19),
     "bytes": ("byte", 1e3, 1e16),
@@ -41,6 +41,12 @@ _RANGES: dict[str, tuple[str, float, float]] = {
     "energy price": ("USD/kWh", 1e-3, 10.0),
     "count": ("1", 1.0, 1e6),
     "share": ("1", 0.0, 1.0),
+    "amount": ("byte", 1e-3, 1e21),
+    "pace": ("byte/s", 1e2, 1e16),
+    "operations": ("1/s", 1.0, 1e12),
+    "time": ("s", 1e-9, 1e10),
+    "price of storage": ("USD/byte", 1e-15, 1e-6),
+    "occurrences": ("1", 0.0, 1e9),
     "ratio": ("1", 1.0, 10.0),
     "year": ("year", 1990.0, 2100.0),
 }
@@ -149,7 +155,7 @@ class Entry:
             raise self.error(f"{key} has the value {_shown(value)}: give a number")
         if not isinstance(unit, str) or not unit:
             raise self.error(f'{key} has the unit {_shown(unit)}: give one, as in unit = "{base}"')
-        if base in ("1", "year"):
+        if base in ("1", "1/s", "year"):
             if unit != base:
                 raise self.error(f'{key} has the unit {_shown(unit)}: give unit = "{base}"')
             try:

@@ -6,6 +6,9 @@ from capacity.estimators.case import read_case
 from capacity.estimators.lowering import Tokens, active_parameter_count, lower, parameter_count
 from capacity.spec.estimate import Estimate
 
+# The section of what is under the devices, where it is asked about.
+PLATFORM = "platform"
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +34,8 @@ def answer(case: Case, *, alone: bool = False) -> Estimate:
     """The answer to a checked question. alone: without other devices beside it."""
     sections: dict[str, Section] = {}
     sensitivities: dict[str, dict[str, float]] = {}
-    for mode in case.modes:
+    modes = case.modes
+    for mode in (*modes, PLATFORM) if case.on_platform and modes[0] != "serve" else modes:
         section, shares = _section(case, mode, alone=alone)
         sections[mode] = section
         sensitivities |= {f"{mode}.{name}": share for name, share in shares.items()}
@@ -49,6 +53,10 @@ def _section(case: Case, mode: str, *, alone: bool) -> tuple[Section, dict[str, 
         from capacity.estimators.serving import serving_section
 
         return serving_section(case, alone=alone)
+    if mode == PLATFORM:
+        from capacity.estimators.platform import platform_section
+
+        return platform_section(case)
     from capacity.estimators.training import training_section
 
     return training_section(case, alone=alone)
@@ -64,6 +72,10 @@ def values(**request: Any) -> dict[str, float]:
         else:
             from capacity.estimators.training import training_values as read
         found |= {f"{mode}.{name}": value for name, value in read(case).items()}
+    if "upkeep" in case.kept:
+        from capacity.estimators.platform import platform_values
+
+        found |= {f"{PLATFORM}.{name}": value for name, value in platform_values(case).items()}
     return found
 
 

@@ -65,7 +65,34 @@ _SPELLINGS = {
 }
 # Formats that inputs of products may be kept in for the backward pass.
 SAVED = ("bf16", "fp16", "fp8")
+# What asks for the platform under a run: storage, data, protection, reliability (estimators/platform.py).
+PLATFORM_KEYS = (
+    "storage",
+    "storage_units",
+    "redundancy",
+    "retention",
+    "milestone",
+    "checkpoint_interval",
+    "snapshot",
+    "dataset",
+    "epochs",
+    "feed",
+    "prepare_cores",
+    "skew",
+    "cores_per_device",
+    "host",
+    "failures",
+    "spares",
+    "repair_time",
+    "encrypt",
+    "cipher",
+    "digest",
+    "transit",
+    "keys",
+    "cipher_cores",
+)
 KEYS = (
+    *PLATFORM_KEYS,
     "params",
     "model",
     "config",
@@ -141,7 +168,9 @@ class Case(Record):
     """A checked question.
 
     shapes: other models it may be, when the shape was inferred from a parameter count. footprints: what replicas of
-    these models hold, each worked out once for this question (see estimators/replica.py).
+    these models hold, each worked out once for this question (see estimators/replica.py). folders: of the user's own
+    catalogue. kept: what the platform's section needs of others (estimators/upkeep.py): under "train" the priced run, its
+    values and what keeps it; under "plain cluster" the one whose links nothing protects.
     """
 
     request: dict[str, Any]
@@ -153,6 +182,13 @@ class Case(Record):
     assumptions: Assumptions
     footprints: dict[tuple[object, ...], Footprint]
     devices: float | None = None
+    folders: tuple[str, ...] = ()
+    kept: dict[str, Any] = {}
+
+    @property
+    def on_platform(self) -> bool:
+        """Whether the platform under the devices was asked about."""
+        return any(name in self.request for name in PLATFORM_KEYS)
 
     @property
     def site(self) -> tuple[float, float]:
@@ -195,7 +231,13 @@ def read_case(request: dict[str, Any]) -> Case:
     if any(name in request for name in ("prompt_len", "output_len", "concurrency")) and mode in TRAINING_MODES:
         raise InputError(f"--prompt-len, --output-len and --concurrency describe serving, not --mode {mode}; drop one")
     cluster, profile, devices = _cluster(request, folders, assumptions)
-    return Case(request, modes, model, shapes, cluster, profile, assumptions, {}, devices=devices)
+    kept: dict[str, Any] = {}
+    if "encrypt" in request:
+        from capacity.estimators.upkeep import protect
+
+        kept["plain cluster"] = cluster
+        cluster = protect(cluster, request, folders, assumptions)
+    return Case(request, modes, model, shapes, cluster, profile, assumptions, {}, devices, folders, kept)
 
 
 def _model(

@@ -6,6 +6,7 @@ from capacity.errors import InputError
 from capacity.estimators.first_token import first_token_s, handed_token_s
 from capacity.estimators.intervals import Value
 from capacity.estimators.replica import load_replica
+from capacity.estimators.standby import standby_values
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import money, schedule, traffic
 from capacity.record import Record, replace
@@ -178,6 +179,8 @@ def service_values(case: Case, workload: Workload, service: Service, load: Load)
         "device_hours_per_day_scaled": Value(scaled_down * (each + pool) * HOURS, "1", "replicas follow the hour"),
         "cold_start": Value(cold_start_s(load), "s", "from storage to the first answer"),
     }
+    last = schedule.request_time_s(best.ttft_high_s, best.tpot_high_s, workload.output_len)
+    values |= standby_values(case, replicas, each, last, values["cold_start"].mid)
     if case.cluster.usd_per_device_hour is not None:
         second = case.cluster.usd_per_device_hour / 3600.0
         values |= token_prices(best, second, replicas * (each + pool), promise.rate)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from capacity import ops
 from capacity.errors import InputError
 from capacity.estimators import feeding, layout
+from capacity.estimators.assumptions import Assumptions
 from capacity.estimators.composed import composed_interval, step_interval
 from capacity.estimators.intervals import Uncertain, Value, with_intervals
 from capacity.estimators.lowering import (
@@ -47,8 +48,7 @@ if TYPE_CHECKING:
 def training_section(case: Case, *, alone: bool = False) -> tuple[Section, dict[str, dict[str, float]]]:
     """The verdict, quantities and breakdowns of training, and what makes their intervals."""
     workload, devices = read_workload(case)
-    run = price_run(case, case.model, workload, case.cluster, devices)
-    told = account(case, run, alone=alone)
+    run, told = _priced(case, workload, devices, alone=alone)
     uncertain = _uncertain(case)
     variants = tuple(
         account(case, price_run(case, shape, workload, case.cluster, devices, plan=run.plan))({})
@@ -76,9 +76,23 @@ def training_section(case: Case, *, alone: bool = False) -> tuple[Section, dict[
 def training_values(case: Case) -> dict[str, float]:
     """Every quantity's mid value, traced when a ledger is open."""
     workload, devices = read_workload(case)
-    run = price_run(case, case.model, workload, case.cluster, devices)
-    values = {name: value.mid for name, value in account(case, run)({}).items()}
+    run, told = _priced(case, workload, devices)
+    values = {name: value.mid for name, value in told({}).items()}
     return values | {f"memory.{k}": v for k, v in run.memory.items()} | {f"time.{k}": v for k, v in run.time.items()}
+
+
+def _priced(case: Case, workload: Workload, devices: float, *, alone: bool = False) -> tuple[Run, Account]:
+    """The run and its account; both are kept where the platform under them is asked about."""
+    if not case.on_platform:
+        run = price_run(case, case.model, workload, case.cluster, devices)
+        return run, account(case, run, alone=alone)
+    from capacity.estimators.upkeep import read_upkeep
+
+    case.kept["upkeep"] = read_upkeep(case, workload)
+    run = price_run(case, case.model, workload, case.cluster, devices)
+    told = account(case, run, alone=alone)
+    case.kept["train"] = run, told({})
+    return run, told
 
 
 def _title(workload: Workload) -> str:
@@ -121,7 +135,7 @@ def account(case: Case, run: Run, *, alone: bool = False) -> Account:
     # Of a model whose own weights are frozen only the adapters are saved.
     saved_params = params if trained else lora_elements(model, workload, Plan())
     checkpoint = traffic.checkpoint_bytes(saved_params, saved_params, width, state_bytes)
-    kept, interval = goodput_of(cluster, checkpoint, devices)
+    kept, interval = goodput_of(cluster, checkpoint, devices, case.kept.get("upkeep"))
     work_step = scaled(model_flop_sequence, workload.global_batch)
     fewest = None if alone else case_fewest(case, run)
     active = active_params(model)
@@ -391,9 +405,18 @@ def _alternatives(case: Case, run: Run, quantities: Mapping[str, Any]) -> tuple[
     }
     checkpoint = float(quantities["checkpoint"].mid)
     # Evaluation and a batch ramp take the same share everywhere.
-    own, _ = goodput_of(run.cluster, checkpoint, run.plan.devices)
+    upkeep = case.kept.get("upkeep")
+    own, _ = goodput_of(run.cluster, checkpoint, run.plan.devices, upkeep)
     beside_share = float(quantities["goodput"].mid / own)
-    for cluster, profile in rivals(case.cluster, case.profile, tuple(case.request.get("catalogue", ()))):
+    for rival, profile in rivals(case.cluster, case.profile, tuple(case.request.get("catalogue", ()))):
+        cluster = rival
+        if "encrypt" in case.request and rival is not case.cluster:
+            from capacity.estimators.upkeep import protect
+
+            try:
+                cluster = protect(rival, case.request, case.folders, Assumptions())
+            except InputError:  # a device without a confidential mode
+                continue
         other, device = run, cluster.device
         if device.id != run.cluster.device.id:
             try:
@@ -406,7 +429,7 @@ def _alternatives(case: Case, run: Run, quantities: Mapping[str, Any]) -> tuple[
                 )
             except InputError:
                 continue
-        kept, _ = goodput_of(other.cluster, checkpoint, run.plan.devices)
+        kept, _ = goodput_of(other.cluster, checkpoint, run.plan.devices, upkeep)
         rate = run.workload.global_batch * run.workload.seq_len / sum(other.time.values()) * kept * beside_share
         rows.append(
             {

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from capacity.estimators.case import Case
     from capacity.estimators.stacks import Stack
     from capacity.estimators.training_memory import Weights
+    from capacity.estimators.upkeep import Upkeep
     from capacity.spec.device import Cluster
     from capacity.spec.model import ModelSpec
     from capacity.spec.op import Op
@@ -327,8 +328,16 @@ def price_run(
     )
 
 
-def goodput_of(cluster: Cluster, checkpoint: float, devices: float) -> tuple[float, float]:
-    """Share of wall time that moves a run forward, and the checkpoint interval that makes it so."""
+def goodput_of(
+    cluster: Cluster, checkpoint: float, devices: float, upkeep: Upkeep | None = None
+) -> tuple[float, float]:
+    """Share of wall time that moves a run forward, and the checkpoint interval that makes it so.
+
+    upkeep: the platform that was asked for; without one checkpoints stop training and any device may stop the job.
+    """
+    if upkeep is not None:
+        saved = upkeep.saving(cluster, checkpoint, devices)
+        return saved.goodput, saved.interval_s
     storage = cluster.storage_bytes_per_s or STORAGE_BYTES_PER_S_PER_NODE * cluster.nodes
     failures = schedule.failure_interval_s(DEVICE_FAILURE_INTERVAL_S, devices)
     saving = checkpoint / storage

@@ -37,15 +37,15 @@ def nodes_in_repair(failures_per_s: float, share_of_hardware: float, repair_s: f
     return failures_per_s * share_of_hardware * repair_s
 
 
-@formula(unit="1", symbol="n_spare", cite="anscombe1948")
-def spares_needed(mean: float, percentile: float) -> float:
-    """Spare nodes that are enough for `percentile` of the time, where `mean` are away on average.
+@formula(unit="1", symbol="n_spare", cite="cornish1938")
+def spares_needed(mean: float, deviations: float = 2.326) -> float:
+    """Spare nodes that are enough for most of the time (2.326 deviations: 99 %), where `mean` are away on average.
 
-    1. Nodes away are Poisson; its root is nearly normal with deviation 1/2 (Anscombe), z deviations up (Shore).
+    1. Nodes away are Poisson: so many deviations, which are sqrt(mean), above the mean.
+    2. It is skewed, which lifts its upper quantiles by (deviations^2 - 1) / 6; whole counts start a half lower.
     """
-    z = 5.5556 * (1.0 - ((1.0 - percentile) / percentile) ** 0.1186)
-    root: float = (mean + 0.375) ** 0.5 + z / 2.0
-    return ops.maximum(ops.ceil(root * root - 0.875), 0.0)
+    quantile = mean + deviations * mean**0.5 + (deviations * deviations - 1.0) / 6.0
+    return ops.maximum(ops.ceil(quantile - 0.5), 0.0)
 
 
 @formula(unit="fraction", symbol="u_down")

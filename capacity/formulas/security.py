@@ -6,7 +6,12 @@ from capacity.formula import formula
 
 @formula(unit="s", symbol="t_enc", cite="mcgrew2004")
 def cipher_time_s(
-    plain_bytes: float, calls: float, call_s: float, core_bytes_per_s: float, fresh_bytes: float, fresh_bytes_per_s: float
+    plain_bytes: float,
+    calls: float,
+    call_s: float,
+    core_bytes_per_s: float,
+    fresh_bytes: float,
+    fresh_bytes_per_s: float,
 ) -> float:
     """Time of one core to encipher, decipher or hash.
 
@@ -35,7 +40,7 @@ def protecting_cores(stream_bytes_per_s: float, core_bytes_per_s: float) -> floa
     return stream_bytes_per_s / core_bytes_per_s
 
 
-@formula(unit="byte/s", symbol="B_link", cite="ieee8021ae, rfc4303")
+@formula(unit="byte/s", symbol="B_link", cite="ieee2018, kent2005")
 def protected_bytes_per_s(
     link_bytes_per_s: float, frame_bytes: float, overhead_bytes: float, engine_bytes_per_s: float
 ) -> float:
@@ -48,7 +53,13 @@ def protected_bytes_per_s(
     return ops.minimum(framed, engine_bytes_per_s)
 
 
-@formula(unit="1", symbol="n_key", cite="nist80038d")
+@formula(unit="1", symbol="n_key", cite="dworkin2007")
 def messages_per_key(file_bytes: float, chunk_bytes: float) -> float:
     """Messages under one data key where a file has a key of its own; AES-GCM with random nonces allows 2^32."""
     return ops.ceil(file_bytes / chunk_bytes)
+
+
+@formula(unit="fraction", symbol="s_enc")
+def slowdown_share(protected_s: float, plain_s: float) -> float:
+    """By which share work takes longer under protection."""
+    return protected_s / plain_s - 1.0

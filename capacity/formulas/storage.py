@@ -111,3 +111,9 @@ def preparation_time_s(
 def used_share(needed: float, given: float) -> float:
     """Need over supply of one resource; above one it binds."""
     return needed / given
+
+
+@formula(unit="USD", symbol="c_sto")
+def storage_usd(kept_bytes: float, usd_per_byte: float, run_s: float, month_s: float) -> float:
+    """Rent of storage for a run; usd_per_byte is for a month."""
+    return kept_bytes * usd_per_byte * run_s / month_s

@@ -270,12 +270,13 @@ def _ways(
         return (lambda: save_file(dict(own), place)), (lambda: copy(load_file(place)))
     import warnings
 
-    from torch.distributed import checkpoint
+    from torch.distributed.checkpoint.state_dict_loader import load
+    from torch.distributed.checkpoint.state_dict_saver import save
 
     warnings.simplefilter("ignore")  # it says that there is one process
     return (
-        lambda: checkpoint.save(dict(own), checkpoint_id=place, no_dist=True),
-        lambda: checkpoint.load(dict(other), checkpoint_id=place, no_dist=True),
+        lambda: save(dict(own), checkpoint_id=place, no_dist=True),
+        lambda: load(dict(other), checkpoint_id=place, no_dist=True),
     )
 
 

@@ -1,0 +1,152 @@
+"""Protection of a job: what is enciphered, by what, and the pace it leaves to links and to storage."""
+
+from __future__ import annotations
+
+from capacity.errors import InputError
+from capacity.estimators.assumptions import number, one_of
+from capacity.formula import Sourced, sourced
+from capacity.formulas import security
+from capacity.record import Record, replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from capacity.estimators.assumptions import Assumptions
+    from capacity.spec.device import Cluster
+    from capacity.spec.platform import CoreWork, Host
+
+AT_REST, IN_TRANSIT, CONFIDENTIAL = PARTS = ("at-rest", "in-transit", "confidential")
+MACSEC, IPSEC, SOFTWARE = TRANSITS = ("macsec", "ipsec", "software")
+CIPHERS = ("aes-256-gcm", "aes-128-gcm", "chacha20-poly1305")
+DIGESTS = ("sha-256", "blake2b", "blake3", "none")
+DEFAULT_HOST = "zen-5"
+# Of a node's cores, where nothing is said.
+CIPHER_CORES = 16.0
+# Files are enciphered in pieces of this size, each with a tag of its own, so that a part can be read.
+CHUNK_BYTES = 2.0**20
+# A node's processors between the device and the wire instead of the adapter alone.
+SOFTWARE_LATENCY_S = 2e-5
+# Random nonces may not meet: NIST SP 800-38D, section 8.3.
+MOST_MESSAGES = 2.0**32
+KEY_SCOPES = ("run", "checkpoint", "file")
+
+
+class Protection(Record):
+    """What is protected and how. cores: of a node; bounce, slowdown: of a confidential device, None for others."""
+
+    parts: tuple[str, ...]
+    cipher: CoreWork
+    digest: CoreWork | None
+    signature: CoreWork
+    transit: str
+    cores: float
+    keys: str
+    bounce_bytes_per_s: float | None = None
+    slowdown: float | None = None
+
+    def has(self, part: str) -> bool:
+        """Whether this is protected."""
+        return part in self.parts
+
+    @property
+    def core_bytes_per_s(self) -> float:
+        """Pace of one core that enciphers pieces of a file."""
+        return _pace(self.cipher)
+
+    @property
+    def saving_bytes_per_s(self) -> float:
+        """Pace of one core that digests a file, and enciphers it."""
+        if self.digest is None:
+            return self.core_bytes_per_s
+        return security.in_turn_bytes_per_s(_pace(self.digest), self.core_bytes_per_s)
+
+
+def _pace(work: CoreWork) -> float:
+    return security.chunked_bytes_per_s(
+        sourced(CHUNK_BYTES, "piece of a file", "assumed", "default"), work.call_s, work.bytes_per_s
+    )
+
+
+def read_protection(request: dict[str, Any], assumptions: Assumptions, cluster: Cluster, host: Host) -> Protection:
+    """The protection a request asks for, its assumptions noted; raises InputError for words that are none."""
+    parts = tuple(one_of("--encrypt", word.strip(), PARTS) or "" for word in str(request["encrypt"]).split(","))
+    cipher = one_of("--cipher", request.get("cipher"), CIPHERS) or CIPHERS[0]
+    digest = one_of("--digest", request.get("digest"), DIGESTS) or DIGESTS[0]
+    transit = one_of("--transit", request.get("transit"), TRANSITS) or MACSEC
+    keys = one_of("--keys", request.get("keys"), KEY_SCOPES) or "file"
+    note, take = assumptions.note, assumptions.take
+
+    def tag(name: str) -> str:
+        return "user" if name in request else "default"
+
+    note("cipher", cipher, "", tag("cipher"), host.name)
+    if AT_REST in parts:
+        note("digest of files", digest, "", tag("digest"), host.name)
+    if IN_TRANSIT in parts:
+        how = "by processors" if transit == SOFTWARE else "by the adapter, at the pace of its link"
+        note("protection between nodes", transit, "", tag("transit"), how)
+    note(
+        "a data key for each",
+        keys,
+        "",
+        tag("keys"),
+        "wrapped by one key of the run; whoever holds that reads all of it",
+    )
+    bounce = slowdown = None
+    if CONFIDENTIAL in parts:
+        from capacity.catalogue.platform import load_confidential
+
+        if cluster.device.kind == "GPU" and cluster.device.architecture not in ("hopper", "blackwell"):
+            raise InputError(
+                f"--encrypt confidential: {cluster.device.name} has no such mode; take a Hopper or Blackwell device"
+            )
+        bounce, slowdown, most = load_confidential(cluster.device.architecture)
+        note("bounce buffer of a device", bounce, "byte/s", "catalogue", bounce.source)
+        note(
+            "confidential serving is slower by", slowdown, "fraction", "catalogue", f"to {most:.0%}: {slowdown.source}"
+        )
+    cores = take(
+        "cores of a node for ciphers",
+        number("--cipher-cores", request.get("cipher_cores"), "1", 1.0, 4096.0),
+        CIPHER_CORES,
+        "1",
+        "of about a hundred",
+    )
+    for name in (cipher, digest):
+        if name != "none" and name not in host.works:
+            raise InputError(
+                f"{host.name} was not measured with {name}: run `capacity bench security`, or name another"
+            )
+    return Protection(
+        parts, host.works[cipher], None if digest == "none" else host.works[digest], host.works["ed25519-sign"],
+        transit, cores, keys, bounce, slowdown,
+    )  # fmt: skip
+
+
+def protected_cluster(cluster: Cluster, protection: Protection) -> Cluster:
+    """The cluster with the pace that protection leaves its links between nodes."""
+    if cluster.inter is None or not (protection.has(IN_TRANSIT) or protection.has(CONFIDENTIAL)):
+        return cluster
+    pace, latency = link_pace(cluster, protection)
+    return replace(cluster, inter=replace(cluster.inter, bytes_per_s=pace, latency_s=latency))
+
+
+def link_pace(cluster: Cluster, protection: Protection) -> tuple[float, float]:
+    """Payload a second and latency of a device's link between nodes under protection."""
+    from capacity.catalogue.platform import load_transit
+
+    assert cluster.inter is not None
+    wire, latency = cluster.inter.bytes_per_s, cluster.inter.latency_s
+    engine = wire
+    if protection.has(IN_TRANSIT) and protection.transit == SOFTWARE:
+        # A core enciphers what leaves and deciphers what comes: each byte of payload twice.
+        engine = protection.core_bytes_per_s * protection.cores / cluster.devices_per_node / 2.0
+        latency = latency + SOFTWARE_LATENCY_S
+    if protection.bounce_bytes_per_s is not None:
+        engine = min(engine, protection.bounce_bytes_per_s)
+        latency = latency + SOFTWARE_LATENCY_S
+    frame, overhead = load_transit(protection.transit)
+    if not protection.has(IN_TRANSIT):
+        overhead = Sourced(0.0, "what plain frames add", "", "default")
+    return security.protected_bytes_per_s(wire, frame, overhead, engine), latency

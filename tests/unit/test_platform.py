@@ -1,0 +1,283 @@
+"""The platform under a run: storage, data, failures, protection."""
+
+import json
+import random
+
+import pytest
+from jsonschema import Draft202012Validator
+from scipy import stats
+
+import capacity
+from capacity.catalogue import list_storage, load_data_kind, load_failures, load_host, load_storage
+from capacity.cli import main
+from capacity.errors import CapacityError, FileFormatError, InputError, UnknownNameError
+from capacity.formulas import reliability, schedule, security, storage
+
+LARGE = {"model": "llama-3.1-405b", "mode": "train", "device": "h100-sxm", "devices": 16384, "tokens": 15.6e12}
+LAYOUT = {"tp": 8, "pp": 16, "dp": 128, "zero": 1, "micro_batch": 1}
+SMALL = {"model": "llama-3.1-8b", "mode": "train", "devices": 64, "tokens": 1e11, "tp": 1, "pp": 1, "zero": 2}
+
+
+def platform(**request):
+    return capacity.estimate(**(LARGE | LAYOUT | request)).sections["platform"]
+
+
+# ---- the catalogue -----------------------------------------------------------------------------
+
+
+def test_every_storage_is_read_and_every_number_has_its_source():
+    found = list_storage()
+    assert len(found) >= 20
+    assert len({one.kind for one in found}) >= 6
+    for one in found:
+        assert one.read_bytes_per_s > 0.0
+        assert one.read_bytes_per_s.source and one.write_bytes_per_s.source
+
+
+def test_a_storage_system_of_ones_own(tmp_path):
+    folder = tmp_path / "storage"
+    folder.mkdir()
+    text = """id = "mine"
+name = "My filer"
+kind = "file server"
+unit = "filer"
+read = { value = 10, unit = "GB/s", source = "me" }
+write = { value = 4, unit = "GB/s", source = "me" }
+[sources.me]
+title = "measured"
+date = "2026-11"
+"""
+    (folder / "mine.toml").write_text(text)
+    assert load_storage("mine", (str(tmp_path),)).write_bytes_per_s == 4e9
+    section = platform(storage="mine", catalogue=(str(tmp_path),))
+    assert section.setting.startswith("My filer")
+    (folder / "mine.toml").write_text(text.replace(', source = "me" }', " }"))
+    with pytest.raises(FileFormatError, match="source"):
+        load_storage("mine", (str(tmp_path),))
+
+
+def test_the_interruptions_of_llama_3_are_all_there():
+    found = load_failures("llama-3-405b")
+    assert sum(one.failures for one in found.components) == 419
+    hard = sum(one.failures for one in found.components if one.hardware)
+    # The report says that about 78 % are hardware, confirmed or suspected.
+    assert hard / 419 == pytest.approx(0.78, abs=0.03)
+
+
+@pytest.mark.parametrize("name", ["text", "images", "audio", "video"])
+def test_kinds_of_data_are_worked_on_by_what_the_bench_measures(name):
+    kind, host = load_data_kind(name), load_host("zen-5")
+    assert set(kind.stages) | set(kind.feeding) <= set(host.works)
+
+
+# ---- formulas ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mean", [0.05, 0.7, 3.0, 13.3, 80.0])
+def test_spares_are_enough_for_their_share_of_the_time(mean):
+    found = reliability.spares_needed(mean)
+    exact = stats.poisson.ppf(0.99, mean)
+    assert exact - 1.0 <= found <= exact + 1.0
+
+
+@pytest.mark.parametrize(("replicas", "down"), [(1.0, 0.01), (11.0, 0.02), (64.0, 0.004)])
+def test_the_share_of_time_that_enough_replicas_are_up_is_binomial(replicas, down):
+    exact = stats.binom.cdf(1, int(replicas) + 1, down)
+    assert reliability.held_share(replicas, down) == pytest.approx(exact, rel=1e-9)
+
+
+def test_goodput_is_what_a_simulated_run_keeps():
+    """Failures at random, checkpoints every interval: the formula against time that was lived through."""
+    chance = random.Random(5)
+    mtbf, interval, stall, back = 11140.0, 1200.0, 30.0, 500.0
+    done = clock = 0.0
+    next_failure = chance.expovariate(1.0 / mtbf)
+    while done < 5e6:
+        if clock + interval + stall <= next_failure:
+            clock += interval + stall
+            done += interval
+        else:
+            clock = next_failure + back
+            next_failure = clock + chance.expovariate(1.0 / mtbf)
+    assert schedule.goodput(stall, interval, mtbf, back) == pytest.approx(done / clock, rel=0.01)
+
+
+def test_redundancy():
+    assert storage.redundant_bytes(10.0, 3.0, 1.0, 0.0) == 30.0
+    assert storage.redundant_bytes(80.0, 1.0, 8.0, 3.0) == 110.0
+
+
+def test_a_protected_link_loses_what_frames_add_or_as_much_as_its_engine_lacks():
+    assert security.protected_bytes_per_s(5e10, 4096.0, 32.0, 5e10) == pytest.approx(5e10 * 4096 / 4128)
+    assert security.protected_bytes_per_s(5e10, 4096.0, 32.0, 4e9) == 4e9
+
+
+# ---- answers -----------------------------------------------------------------------------------
+
+
+def test_llama_3_on_its_own_storage_keeps_the_time_it_published():
+    section = platform(storage="tectonic-llama3", retention=5)
+    quantities = section.quantities
+    # One interruption about every three hours, and more than 90 % effective time.
+    assert quantities["failure_interval"].mid == pytest.approx(54 * 86400 / 419, rel=0.01)
+    assert 0.90 <= quantities["kept_time"].mid <= 0.95
+    assert section.fits
+    # Checkpoints are of 1 MB to 4 GB a device.
+    each = quantities["checkpoints_held"].mid / 5 / 16384
+    assert 1e6 < each < 4e9
+
+
+def test_failures_counted_elsewhere_give_their_published_mean():
+    """RSC-1: 6.5 failures in 1,000 node-days, so 1.8 h between them on 16,384 devices (Kokolis et al.)."""
+    found = platform(failures="meta-rsc-1").quantities["failure_interval"].mid
+    assert found / 3600.0 == pytest.approx(1.8, rel=0.03)
+    assert platform(failures="50000h").quantities["failure_interval"].mid == pytest.approx(50000 * 3600 / 16384)
+
+
+def test_slow_storage_binds_and_a_snapshot_frees_the_devices():
+    slow = platform(storage="nfs-server")
+    assert slow.binding == "checkpoint stalls"
+    assert not slow.fits
+    assert "--snapshot async" in slow.verdict
+    behind = platform(storage="nfs-server", snapshot="async")
+    assert behind.quantities["save_stall"].mid < 0.01 * slow.quantities["save_stall"].mid
+    assert behind.quantities["kept_time"].mid > slow.quantities["kept_time"].mid
+    # A snapshot written behind training is there only once it is written.
+    assert behind.quantities["save_interval"].mid >= 2.0 * behind.quantities["save_time"].mid * 0.999
+
+
+def test_training_itself_hears_of_its_storage_and_failures():
+    def run_time(**request):
+        return capacity.estimate(**(LARGE | LAYOUT | request)).sections["train"].quantities["run_time"].mid
+
+    plain = run_time()
+    assert run_time(storage="nfs-server") > 1.2 * plain
+    assert run_time(failures="5000h") > 1.1 * run_time(failures="50000h")
+    assert run_time(storage="tectonic-llama3", spares=30) < run_time(storage="tectonic-llama3")
+
+
+def test_pictures_that_loaders_decode_need_cores():
+    request = {"model": "vit-b-16", "mode": "train", "devices": 8, "tokens": 1e10, "storage": "dgx-h100-nvme"}
+    raw = capacity.estimate(**request, cores_per_device=1).sections["platform"]
+    assert raw.binding == "loader cores"
+    ready = capacity.estimate(**request, cores_per_device=1, feed="prepared").sections["platform"]
+    assert ready.quantities["loader_cores_per_device"].mid < 0.3 * raw.quantities["loader_cores_per_device"].mid
+    assert ready.quantities["feed"].mid > raw.quantities["feed"].mid
+
+
+def test_a_data_set_of_several_kinds():
+    one = platform(dataset="text:15.6T,images:5B,audio:680000h").quantities
+    text = platform(dataset="text:15.6T").quantities
+    assert one["dataset_collected"].mid == pytest.approx(
+        text["dataset_collected"].mid + 5e9 * 107700 + 680000 * 3600 * 17400, rel=1e-9
+    )
+    assert text["dataset_prepared"].mid == pytest.approx(15.6e12 * 4)
+    assert text["shuffled"].mid > text["dataset_prepared"].mid
+    assert one["random_reads"].mid > text["random_reads"].mid
+
+
+def test_redundancy_and_retention_are_on_disks():
+    def kept(**request):
+        return platform(storage="ceph-nvme-node", dataset="text:1T", **request)
+
+    plain, copies = kept(redundancy="none"), kept(redundancy="3x")
+    assert copies.quantities["stored"].mid == pytest.approx(3.0 * plain.quantities["stored"].mid)
+    assert kept().quantities["stored"].mid == pytest.approx(11.0 / 8.0 * plain.quantities["stored"].mid)
+    more = kept(retention=20, redundancy="none")
+    checkpoint = plain.quantities["checkpoints_held"].mid / 10
+    assert more.quantities["checkpoints_held"].mid == pytest.approx(20 * checkpoint)
+    assert sum(plain.breakdowns["storage"].values()) == pytest.approx(plain.quantities["stored"].mid)
+    assert kept(milestone="1d").quantities["checkpoints_held"].mid > 1.5 * checkpoint * 10
+
+
+def test_protection_costs_what_its_engines_lack():
+    macsec = platform(storage="tectonic-llama3", encrypt="in-transit").quantities
+    software = platform(storage="tectonic-llama3", encrypt="in-transit", transit="software", cipher_cores=4).quantities
+    closed = platform(storage="tectonic-llama3", encrypt="confidential").quantities
+    assert 0.0 < macsec["step_slowdown"].mid < 0.01
+    assert software["step_slowdown"].mid > 10.0 * macsec["step_slowdown"].mid
+    assert closed["protected_link"].mid == 4e9
+    assert closed["snapshot_time"].mid > 5.0 * macsec["snapshot_time"].mid
+    assert "cipher_cores" not in closed
+
+
+def test_checkpoints_are_enciphered_while_they_are_written():
+    plain = platform(storage="tectonic-llama3").quantities["save_time"].mid
+    kept = platform(storage="tectonic-llama3", encrypt="at-rest", cipher_cores=16).quantities
+    assert kept["save_time"].mid == plain  # 2048 nodes of 16 cores keep up
+    few = platform(storage="orion-flash", encrypt="at-rest", cipher_cores=1).quantities
+    assert few["save_time"].mid == pytest.approx(few["save_protection_time"].mid)
+    assert few["messages_per_key"].mid < 2**32
+    run = platform(storage="orion-flash", encrypt="at-rest", keys="run")
+    assert run.quantities["data_keys"].mid == 1.0
+    faster = platform(storage="orion-flash", encrypt="at-rest", cipher_cores=1, digest="none").quantities
+    assert faster["save_time"].mid < few["save_time"].mid
+
+
+def test_answers_keep_to_the_schema(capsys):
+    assert (
+        main(
+            [
+                "estimate",
+                "--model",
+                "llama-3.1-8b",
+                "--mode",
+                "train",
+                "--storage",
+                "s3",
+                "--encrypt",
+                "at-rest",
+                "--json",
+            ]
+        )
+        == 0
+    )
+    answer = json.loads(capsys.readouterr().out)
+    assert set(answer["sections"]) == {"train", "platform"}
+    with open(capacity.__path__[0] + "/schema/estimate-1.json", encoding="utf-8") as file:
+        Draft202012Validator(json.load(file)).validate(answer)
+    assert answer["sections"]["platform"]["quantities"]["storage_cost"]["mid"] > 0.0
+
+
+@pytest.mark.parametrize(
+    "name", ["platform.save_time", "platform.failure_interval", "platform.stored", "platform.cipher_cores"]
+)
+def test_numbers_explain_themselves(name, capsys):
+    arguments = ["estimate", "--model", "llama-3.1-8b", "--mode", "train", "--storage", "s3", "--encrypt", "at-rest"]
+    assert main([*arguments, "--explain", name]) == 0
+    text = capsys.readouterr().out
+    assert "=" in text and len(text.splitlines()) > 4
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_screen_keeps_to_its_width(width, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    arguments = ["--storage", "hdfs", "--encrypt", "at-rest,in-transit", "--snapshot", "async", "--redundancy", "8+3"]
+    assert main(["estimate", "--model", "llama-3.1-8b", "--mode", "train", *arguments]) == 0
+    text = capsys.readouterr().out
+    assert "PLATFORM" in text
+    assert max(map(len, text.splitlines())) <= width
+
+
+@pytest.mark.parametrize(
+    ("request_", "told"),
+    [
+        ({"storage": "fsx-lustre-100"}, "fsx-lustre-1000"),
+        ({"redundancy": "eight"}, "copies as 3x"),
+        ({"redundancy": "0x"}, "copies as 3x"),
+        ({"encrypt": "at-rest,everything"}, "in-transit"),
+        ({"dataset": "audio"}, "680000h"),
+        ({"dataset": "texts:5T"}, "text"),
+        ({"failures": "llama-9"}, "50000h"),
+        ({"device": "a100-sxm-80gb", "encrypt": "confidential"}, "Hopper"),
+        ({"snapshot": "later"}, "sync"),
+        ({"host": "zen-4"}, "zen-5"),
+        ({"feed": "cooked"}, "raw"),
+    ],
+)
+def test_what_cannot_be_is_told_in_one_line(request_, told):
+    with pytest.raises(CapacityError, match="(?s).*") as caught:
+        capacity.estimate(**(SMALL | request_))
+    assert isinstance(caught.value, (InputError, UnknownNameError))
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
