@@ -90,6 +90,11 @@ def everywhere(condition: Any) -> bool:
     )
 
 
+def floor(a: float) -> float:
+    """The largest whole number not above `a`, as a float."""
+    return -ceil(-a)
+
+
 def ceil(a: float) -> float:
     """The smallest whole number not below `a`, as a float (a count may exceed an int64 column)."""
     if _plain(a):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from capacity import ops
 from capacity.errors import InputError
-from capacity.formula import Sourced, Traced
+from capacity.estimators.refusal import refuse
+from capacity.formula import sourced
 from capacity.spec.estimate import Assumption
 
 TYPE_CHECKING = False
@@ -32,9 +34,9 @@ class Assumptions:
         if given is None:
             self.note(name, fallback, unit, tag, source)
             # A fallback that was derived keeps its derivation.
-            return fallback if isinstance(fallback, Traced) else Sourced(fallback, name, source, tag)
+            return sourced(fallback, name, source, tag)
         self.note(name, given, unit, "user")
-        return Sourced(given, name, "given", "user")
+        return sourced(given, name, "given", "user")
 
     def all(self) -> tuple[Assumption, ...]:
         """Every assumption, the most trusted first."""
@@ -51,7 +53,7 @@ def number(
     whole: bool = False,
     above: bool = False,
 ) -> float | None:
-    """A number given by the user, checked; text is read as a quantity; None stays None.
+    """A number given by the user, checked; text is read as a quantity; None stays None; of a column each row is checked.
 
     above: `least` itself is refused.
     """
@@ -61,15 +63,21 @@ def number(
         from capacity.quantities import parse
 
         value = parse(value, unit)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if ops.is_column(value):
+        result = value
+        outside = (result < least) | (result > most) | (result != result)
+        outside = outside | (result == least) if above else outside
+    elif isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InputError(f"{name} is {value!r:.60}; give a number")
-    result = float(value)
-    if result != result or not least <= result <= most or (above and result == least):
-        bound = "more than" if above else "at least"
-        raise InputError(f"{name} is {value!r:.60}; it must be {bound} {least:g} and at most {most:g}")
-    if whole and not result.is_integer():
-        raise InputError(f"{name} is {value!r:.60}; it must be a whole number")
-    return result
+    else:
+        result = float(value)
+        outside = result != result or not least <= result <= most or (above and result == least)
+    bound = "more than" if above else "at least"
+    refuse(outside, lambda row: f"{name} is {row(value)!r:.60}; it must be {bound} {least:g} and at most {most:g}")
+    if whole:
+        refuse(result != ops.floor(result), lambda row: f"{name} is {row(value)!r:.60}; it must be a whole number")
+    number: float = result
+    return number
 
 
 def one_of(name: str, value: str | None, choices: tuple[str, ...]) -> str | None:

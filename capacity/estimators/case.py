@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from capacity import ops
 from capacity.catalogue.own import THIS_MACHINE, measured_folder
 from capacity.errors import InputError
 from capacity.estimators.assumptions import Assumptions, number, one_of
 from capacity.estimators.network import NVME_BYTES_PER_S_PER_DEVICE
+from capacity.estimators.refusal import refuse
 from capacity.estimators.rigs import rig
 from capacity.formula import sourced
 from capacity.laws.profile import load_profile
@@ -295,7 +297,9 @@ def _cluster(
             raise InputError("--cluster already names its device; leave --device out")
         from capacity.catalogue import load_cluster
 
-        cluster = load_cluster(request["cluster"], nodes=int(nodes or 1), folders=folders)
+        count = 1.0 if nodes is None else nodes
+        cluster = load_cluster(request["cluster"], nodes=1 if ops.is_column(count) else int(count), folders=folders)
+        cluster = replace(cluster, nodes=whole(count))
         profile = load_profile(cluster.device)
         assumptions.note("cluster", cluster.name, "", "user")
     else:
@@ -303,39 +307,52 @@ def _cluster(
         if name == THIS_MACHINE and devices is None and nodes is None:
             devices = 1.0  # there is one of it
         cluster, profile = rig(name, folders)
-        cluster = replace(cluster, nodes=int(nodes or 1))
+        cluster = replace(cluster, nodes=whole(1.0 if nodes is None else nodes))
         tag = "user" if "device" in request else "default"
         assumptions.note(
             "device", cluster.device.name, "", tag, "" if tag == "user" else "the most rented training GPU"
         )
     if devices is not None:
         per_node = cluster.devices_per_node
-        if nodes is not None and devices != nodes * per_node:
-            raise InputError(
-                f"--devices {devices:g} and --nodes {nodes:g} contradict: a node has {per_node} devices; give one"
+        if nodes is not None:
+            refuse(
+                devices != nodes * per_node,
+                lambda row: (
+                    f"--devices {row(devices):g} and --nodes {row(nodes):g} contradict: a node has {per_node} devices; "
+                    "give one"
+                ),
             )
-        if devices < per_node:
-            # Part of a node answers for that part of its host.
-            host = cluster.host_w * devices / per_node
-            cluster = replace(cluster, devices_per_node=int(devices), nodes=1, host_w=host)
-        else:
-            if devices % per_node:
-                raise InputError(
-                    f"--devices {devices:g} is not a whole number of nodes of {per_node} {cluster.device.name}; "
-                    f"use {devices // per_node * per_node:g} or {(devices // per_node + 1) * per_node:g}"
-                )
-            cluster = replace(cluster, nodes=int(devices // per_node))
+        # Part of a node answers for that part of its host.
+        part = devices < per_node
+        refuse(
+            (devices >= per_node) & (devices % per_node != 0.0),
+            lambda row: (
+                f"--devices {row(devices):g} is not a whole number of nodes of {per_node} {cluster.device.name}; "
+                f"use {row(devices) // per_node * per_node:g} or {(row(devices) // per_node + 1) * per_node:g}"
+            ),
+        )
+        cluster = replace(
+            cluster,
+            devices_per_node=whole(ops.where(part, devices, per_node)),
+            nodes=whole(ops.where(part, 1.0, ops.floor(devices / per_node))),
+            host_w=ops.where(part, cluster.host_w * devices / per_node, cluster.host_w),
+        )
     elif nodes is not None:
         devices = nodes * cluster.devices_per_node
     return _priced(cluster, request, folders, assumptions), profile, devices
 
 
+def whole(value: float) -> int:
+    """A whole number for a screen, or a column of such."""
+    return value if ops.is_column(value) else int(value)  # type: ignore[return-value]
+
+
 def _priced(cluster: Cluster, request: dict[str, Any], folders: tuple[Any, ...], assumptions: Assumptions) -> Cluster:
     stated = {
-        "devices_per_node": ("devices a node", float(cluster.devices_per_node), "1"),
+        "devices_per_node": ("devices a node", cluster.devices_per_node, "1"),
         "link": ("link inside a node", cluster.device.link.bytes_per_s if cluster.device.link else 0.0, "byte/s"),
         "inter": ("network of a device", cluster.inter.bytes_per_s if cluster.inter else 0.0, "byte/s"),
-        "host_w": ("host power of a node", float(cluster.host_w), "W"),
+        "host_w": ("host power of a node", cluster.host_w, "W"),
     }
     for name, source in cluster.assumptions.items():
         if name in stated:
@@ -373,7 +390,7 @@ def _grid(cluster: Cluster, request: dict[str, Any], folders: tuple[Any, ...], a
         value = cluster.grid_g_per_kwh
         assumptions.note("grid carbon", float(value), "g/kWh", "default", getattr(value, "source", ""))
         return value
-    if isinstance(given, (int, float)) or str(given)[:1].isdigit():
+    if ops.is_column(given) or isinstance(given, (int, float)) or str(given)[:1].isdigit():
         return assumptions.take("grid carbon", number("--grid", given, "g/kWh", 0.0, 3000.0), 0.0, "g/kWh", "")
     from capacity.catalogue import load_grid
 

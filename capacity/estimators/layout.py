@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, nan
 
+from capacity import ops
 from capacity.errors import InputError
 from capacity.estimators import feeding
-from capacity.estimators.training_memory import training_memory
+from capacity.estimators.refusal import first, refuse
+from capacity.estimators.training_memory import block_activations, habits_of, training_memory
 from capacity.record import replace
 from capacity.spec.model import Attention
 from capacity.spec.plan import Plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from typing import Any
 
+    from capacity.estimators.refusal import Message
     from capacity.estimators.training_memory import Weights
     from capacity.spec.device import Cluster
     from capacity.spec.model import ModelSpec
@@ -23,14 +26,18 @@ if TYPE_CHECKING:
 
 # A plan that fills memory to the last byte dies of fragmentation.
 USABLE_SHARE = 0.94
+# Where the search for the fewest devices that hold a run ends.
+MOST_DEVICES = 65536.0
 
 
 def attention_heads(model: ModelSpec) -> tuple[float, ...]:
     """Head counts of the attention layers that tensor parallelism has to divide."""
-    heads = {
+    heads = [
         layer.heads for block in feeding.layers(model) for layer in block.sublayers if isinstance(layer, Attention)
-    }
-    return tuple(sorted(heads))
+    ]
+    if any(ops.is_column(each) for each in heads):
+        return tuple({id(each): each for each in heads}.values())
+    return tuple(sorted(set(heads)))
 
 
 def expert_count(model: ModelSpec) -> float:
@@ -47,58 +54,83 @@ def expert_count(model: ModelSpec) -> float:
 
 def divides_heads(model: ModelSpec, tp: float) -> bool:
     """Whether tensor parallelism of this degree cuts whole heads."""
-    return all(heads % tp == 0.0 for heads in attention_heads(model))
+    whole: bool = True
+    for heads in attention_heads(model):
+        whole = whole & (heads % tp == 0.0)
+    return whole
 
 
 def check_heads(model: ModelSpec, tp: float) -> None:
     """Refuse, in one line, a tensor parallelism that would cut a head."""
-    if not divides_heads(model, tp):
-        heads = "/".join(f"{heads:g}" for heads in attention_heads(model))
-        legal = [str(degree) for degree in (1, 2, 4, 8, 16) if divides_heads(model, float(degree))]
-        raise InputError(
-            f"tensor parallelism {tp:g} does not divide the {heads} attention heads of {model.name}; "
-            f"use {', '.join(legal)}"
+
+    def message(row: Callable[[Any], Any]) -> str:
+        counts = [row(heads) for heads in attention_heads(model)]
+        legal = [str(degree) for degree in (1, 2, 4, 8, 16) if not any(heads % degree for heads in counts)]
+        return (
+            f"tensor parallelism {row(tp):g} does not divide the {'/'.join(f'{heads:g}' for heads in counts)} attention "
+            f"heads of {row(model.name)}; use {', '.join(legal)}"
         )
+
+    refuse(divides_heads(model, tp) == False, message)  # noqa: E712 - a column has no `not`
 
 
 def check_experts(model: ModelSpec, plan: Plan) -> None:
     """Refuse, in one line, an expert parallelism that would cut an expert."""
-    if plan.ep == 1.0:
-        return
-    experts = expert_count(model)
-    if experts == 0.0:
-        raise InputError(f"{model.name} has no experts to spread over ep={plan.ep:g}; leave --ep out")
-    if experts % plan.ep:
-        raise InputError(f"ep={plan.ep:g} does not divide the {experts:g} experts of {model.name}")
+    experts, ep = expert_count(model), plan.ep
+    refuse(
+        (ep != 1.0) & (experts == 0.0),
+        lambda row: f"{row(model.name)} has no experts to spread over ep={row(ep):g}; leave --ep out",
+    )
+    refuse(
+        (ep != 1.0) & (experts % ep != 0.0),
+        lambda row: f"ep={row(ep):g} does not divide the {row(experts):g} experts of {row(model.name)}",
+    )
 
 
 def check(model: ModelSpec, plan: Plan, devices: float) -> None:
     """Refuse, in one line, a layout that cannot exist."""
     check_heads(model, plan.tp)
     layers = feeding.layer_count(model)
-    if plan.pp > layers:
-        raise InputError(f"{plan.pp:g} pipeline stages are more than the {layers:g} layers of {model.name}; use fewer")
+    dp, tp, pp, cp, ep, etp = plan.dp, plan.tp, plan.pp, plan.cp, plan.ep, plan.expert_tp
+    refuse(
+        pp > layers,
+        lambda row: (
+            f"{row(pp):g} pipeline stages are more than the {row(layers):g} layers of {row(model.name)}; use fewer"
+        ),
+    )
     # Embedding and head may be chunks of their own.
-    if plan.pp * plan.interleave > layers + (2.0 if plan.pp > 1.0 else 0.0):
-        raise InputError(
-            f"{plan.pp:g} stages of {plan.interleave:g} chunks are more than the {layers:g} layers of {model.name}"
-        )
-    if plan.schedule == "dualpipe" and plan.pp % 2.0:
-        raise InputError(f"the dualpipe schedule pairs stages, so pp={plan.pp:g} must be even")
+    refuse(
+        pp * plan.interleave > layers + ops.where(pp > 1.0, 2.0, 0.0),
+        lambda row: (
+            f"{row(pp):g} stages of {row(plan.interleave):g} chunks are more than the {row(layers):g} layers of "
+            f"{row(model.name)}"
+        ),
+    )
+    refuse(
+        (pp % 2.0 != 0.0) & (plan.schedule == "dualpipe"),
+        lambda row: f"the dualpipe schedule pairs stages, so pp={row(pp):g} must be even",
+    )
     check_experts(model, plan)
-    spread = plan.ranks * (plan.tp / plan.expert_tp)
-    if spread % plan.ep:
-        raise InputError(f"ep={plan.ep:g} must divide the {spread:g} ranks that experts are dealt over")
-    if plan.tp % plan.expert_tp:
-        raise InputError(f"etp={plan.expert_tp:g} must divide tp={plan.tp:g}: an expert is cut over some of its ranks")
-    if plan.ranks % plan.replicas:
-        raise InputError(f"replicas={plan.replicas:g} must divide the {plan.ranks:g} data-parallel ranks")
-    context = f" x cp {plan.cp:g}" if plan.cp > 1.0 else ""
-    if plan.devices != devices:
-        raise InputError(
-            f"dp {plan.dp:g} x tp {plan.tp:g} x pp {plan.pp:g}{context} = {plan.devices:g} devices, but there are {devices:g}; "
-            "give two of them, or a product that matches"
-        )
+    spread = plan.ranks * (tp / etp)
+    refuse(
+        spread % ep != 0.0,
+        lambda row: f"ep={row(ep):g} must divide the {row(spread):g} ranks that experts are dealt over",
+    )
+    refuse(
+        tp % etp != 0.0,
+        lambda row: f"etp={row(etp):g} must divide tp={row(tp):g}: an expert is cut over some of its ranks",
+    )
+    refuse(
+        plan.ranks % plan.replicas != 0.0,
+        lambda row: f"replicas={row(plan.replicas):g} must divide the {row(plan.ranks):g} data-parallel ranks",
+    )
+    refuse(
+        plan.devices != devices,
+        lambda row: (
+            f"dp {row(dp):g} x tp {row(tp):g} x pp {row(pp):g}{f' x cp {row(cp):g}' if row(cp) > 1.0 else ''} = "
+            f"{row(plan.devices):g} devices, but there are {row(devices):g}; give two of them, or a product that matches"
+        ),
+    )
 
 
 def usual_chunks(model: ModelSpec, stages: float, micro_batches: float) -> float:
@@ -107,15 +139,13 @@ def usual_chunks(model: ModelSpec, stages: float, micro_batches: float) -> float
     Interleaving needs micro-batches in whole rounds of the stages, and chunks that leave the fullest stage no fuller.
     """
     chunks = 1.0
-    if stages == 1.0 or micro_batches % stages:
-        return chunks
     layers = feeding.layer_count(model)
-    fullest = -(-layers // stages)
-    for more in range(2, int(fullest) + 1):
-        if (stages - 1.0) / chunks <= 0.05 * micro_batches:
-            break
-        if -(-layers // (stages * more)) * more == fullest:
-            chunks = float(more)
+    fullest = ops.ceil(layers / stages)
+    some = (stages > 1.0) & (micro_batches % stages == 0.0)
+    more = 2.0
+    while ops.anywhere(some := some & ((stages - 1.0) / chunks > 0.05 * micro_batches) & (more <= fullest)):
+        chunks = ops.where(some & (ops.ceil(layers / (stages * more)) * more == fullest), more, chunks)
+        more += 1.0
     return chunks
 
 
@@ -155,6 +185,10 @@ def choose_training_plan(
     given: what the user fixed (dp, tp, pp, ep, zero, micro_batch, recompute, interleave); price: a step's parts.
     Returns the plan and whether it fits; where none does, the thriftiest.
     """
+    stated = stated_plan(model, workload, given, devices)
+    if stated is not None:
+        held = training_memory(model, weights, workload, stated, _rounds(workload, stated), context_bytes)
+        return stated, fits(held, cluster)
     best = thriftiest = None
     best_s = least = inf
     priced = 0
@@ -173,20 +207,68 @@ def choose_training_plan(
         if sum(parts.get(name, 0.0) for name in _WORK) >= (1.0 - _GOOD_ENOUGH) * step or priced == _MOST_PRICED:
             break
     if thriftiest is None:
-        fixed = ", ".join(f"{name} {value:g}" for name, value in given.items() if isinstance(value, float))
-        raise InputError(
-            f"no layout of {devices:g} devices with {fixed or 'these settings'} is legal for {model.name}: "
-            "dp x tp x pp must equal the devices, and dp may not exceed the batch"
-        )
+        raise InputError(_illegal(model, given, devices)(first))
     return (best, True) if best is not None else (thriftiest, False)
 
 
+def _illegal(model: ModelSpec, given: dict[str, Any], devices: float) -> Message:
+    def message(row: Callable[[Any], Any]) -> str:
+        numbers = {name: row(value) for name, value in given.items()}
+        fixed = ", ".join(f"{name} {value:g}" for name, value in numbers.items() if isinstance(value, float))
+        return (
+            f"no layout of {row(devices):g} devices with {fixed or 'these settings'} is legal for {row(model.name)}: "
+            "dp x tp x pp must equal the devices, and dp may not exceed the batch"
+        )
+
+    return message
+
+
+# Of a layout that are taken over as they are given.
+_KEPT = ("etp", "replicas", "schedule", "cp_kind", "offload", "offload_to", "recompute_share", "rebuilt")
+
+
+def leaves_nothing_open(model: ModelSpec, given: Collection[str]) -> bool:
+    """Whether what the user named of a layout makes it the only one."""
+    named = {"tp", "pp", "micro_batch", "recompute", "zero"}.issubset(given)
+    return named and ("ep" in given or not ops.anywhere(expert_count(model) > 0.0))
+
+
+def stated_plan(model: ModelSpec, workload: Workload, given: dict[str, Any], devices: float) -> Plan | None:
+    """The layout of a user who left nothing open, or of columns of such; None where something is to be chosen.
+
+    Refuses what is not legal.
+    """
+    if not leaves_nothing_open(model, given):
+        return None
+    tp, pp, cp, micro_batch = given["tp"], given["pp"], given.get("cp", 1.0), given["micro_batch"]
+    dp = devices / (tp * pp * cp)
+    refuse(
+        (devices % (tp * pp * cp) != 0.0)
+        | (given.get("dp", dp) * tp * pp * cp != devices)
+        | (dp * micro_batch > ops.maximum(workload.global_batch, 1.0)),
+        _illegal(model, given, devices),
+    )
+    chunks = given.get("interleave")
+    return Plan(
+        dp=dp,
+        tp=tp,
+        pp=pp,
+        ep=given.get("ep", 1.0),
+        zero=given["zero"] if ops.is_column(given["zero"]) else int(given["zero"]),
+        interleave=usual_chunks(model, pp, _micro_batches(workload, dp, given)) if chunks is None else chunks,
+        micro_batch=micro_batch,
+        recompute=str(given["recompute"]),
+        cp=cp,
+        **{name: given[name] for name in _KEPT if name in given},
+    )
+
+
 def _micro_batches(workload: Workload, dp: float, given: dict[str, Any]) -> float:
-    return max(workload.global_batch / (dp * float(given.get("micro_batch", 1.0))), 1.0)
+    return ops.maximum(workload.global_batch / (dp * given.get("micro_batch", 1.0)), 1.0)
 
 
 def _rounds(workload: Workload, plan: Plan) -> float:
-    return max(workload.global_batch / (plan.dp * plan.micro_batch), 1.0)
+    return ops.maximum(workload.global_batch / (plan.dp * plan.micro_batch), 1.0)
 
 
 def _candidates(
@@ -197,11 +279,7 @@ def _candidates(
     layers = feeding.layer_count(model)
     experts = expert_count(model)
     cp = given.get("cp", 1.0)
-    kept = {
-        name: given[name]
-        for name in ("etp", "replicas", "schedule", "cp_kind", "offload", "offload_to", "recompute_share", "rebuilt")
-        if name in given
-    }
+    kept = {name: given[name] for name in _KEPT if name in given}
     tps = [given["tp"]] if "tp" in given else [tp for tp in _powers(node) if divides_heads(model, tp)]
     pps = [given["pp"]] if "pp" in given else [pp for pp in _powers(64.0) if layers / pp >= 2.0 or pp == 1.0]
     grids = sorted(
@@ -278,16 +356,25 @@ def _widen(
 def fewest_training_devices(
     model: ModelSpec, weights: Weights, workload: Workload, cluster: Cluster, context_bytes: float
 ) -> float | None:
-    """The smallest power of two of devices on which some layout holds the training states and one micro-batch."""
-    devices = 1.0
-    while devices <= 65536.0:
-        batch = replace(workload, global_batch=max(workload.global_batch, devices))
-        for tp in _powers(min(float(cluster.devices_per_node), devices)):
-            if not divides_heads(model, tp):
-                continue
+    """The smallest power of two of devices on which some layout holds the training states and one micro-batch.
+
+    None, of a column NaN, where none does.
+    """
+    fewest = inf
+    tp = 1.0
+    while ops.anywhere(tp <= cluster.devices_per_node):
+        legal = (tp <= cluster.devices_per_node) & divides_heads(model, tp)
+        devices = tp
+        activations = None
+        while devices <= MOST_DEVICES and ops.anywhere(fewer := legal & (devices < fewest)):
             dp = devices / tp
             plan = Plan(dp=dp, tp=tp, zero=3 if dp > 1.0 else 1, recompute="full")
-            if fits(training_memory(model, weights, batch, plan, 1.0, context_bytes), cluster):
-                return devices
-        devices *= 2.0
-    return None
+            # Activations of a micro-batch do not know how many others there are.
+            activations = activations or block_activations(model, workload, plan, habits=habits_of(workload.stack))
+            held = training_memory(model, weights, workload, plan, 1.0, context_bytes, activations=activations)
+            fewest = ops.where(fewer & fits(held, cluster), devices, fewest)
+            devices *= 2.0
+        tp *= 2.0
+    if ops.is_column(fewest):
+        return ops.where(fewest < inf, fewest, nan)
+    return fewest if fewest < inf else None

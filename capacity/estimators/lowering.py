@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from math import inf
 
+from capacity import ops as column
 from capacity.formulas import flops, recurrence
 from capacity.record import Record, replace
 from capacity.spec.model import Attention, Experts, FeedForward, Recurrent
@@ -48,6 +49,8 @@ def lower(model: ModelSpec, tokens: Tokens, *, mtp: bool = False) -> tuple[Op, .
     """The ops of one forward pass; `mtp` includes multi-token-prediction blocks."""
     # One answer asks for the same few tables many times over. The model is kept with its table, so that
     # its identity cannot be another's.
+    if any(column.is_column(value) for value in tokens.__dict__.values()):
+        return tuple(_lower(model, tokens, mtp))  # a table of columns is as large as a whole chunk of cases
     key = (id(model), mtp, *tokens.__dict__.items())
     try:
         known = _tables.get(key)
@@ -94,7 +97,7 @@ def _lower(model: ModelSpec, tokens: Tokens, mtp: bool) -> Iterator[Op]:
         yield from _block(block, *_positions(model, block, *shapes[block.stack]), encoder=shapes["encoder"])
     sequences, queries, _ = shapes["decoder"]
     positions = queries if tokens.logits is None else tokens.logits
-    if model.vector_params:
+    if column.anywhere(model.vector_params):
         yield Op(
             "decoder.final_norm",
             "norm",
@@ -305,7 +308,7 @@ def _recurrent(block: Block, layer: Recurrent, sequences: float, queries: float)
             shard="column",
             stack=block.stack,
         )
-    if layer.heads:
+    if column.anywhere(layer.heads):
         yield Op(
             f"{block.stack}.recurrent.scan",
             "recurrent",
@@ -394,7 +397,7 @@ def active_parameter_count(ops: tuple[Op, ...]) -> float:
     """
     reads = any(op.stack == "decoder" and op.kind == "gemm" for op in ops)
     return sum(
-        op.count * (op.active if op.copies > 1.0 else op.copies) * op.weight_elements
+        op.count * column.where(op.copies > 1.0, op.active, op.copies) * op.weight_elements
         for op in ops
         if not (reads and op.stack == "vision")
     )
@@ -405,12 +408,12 @@ def model_flop(ops: tuple[Op, ...]) -> float:
 
     Like `forward_flop`, causal masks are not subtracted; unlike it, a window or a sparse selection is.
     """
-    return sum(
-        op.count
-        * counted_flop(op)
-        * (min(op.keys, op.window, op.selected) / op.keys if op.kind == "attention" else 1.0)
-        for op in ops
-    )
+    return sum(op.count * counted_flop(op) * (_reached(op) if op.kind == "attention" else 1.0) for op in ops)
+
+
+def _reached(op: Op) -> float:
+    """Share of the keys that a query can reach through a window or a sparse selection."""
+    return column.minimum(column.minimum(op.keys, op.window), op.selected) / op.keys
 
 
 def forward_flop(ops: tuple[Op, ...]) -> float:

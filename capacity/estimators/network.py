@@ -32,7 +32,7 @@ class Network(Record):
         """The network of a cluster under a profile; a device without links has only its host's adapter."""
         inter = cluster.inter
         intra = cluster.device.link or inter
-        per_node = float(cluster.devices_per_node)
+        per_node = cluster.devices_per_node * 1.0
         drives = (cluster.nvme_bytes_per_s or NVME_BYTES_PER_S_PER_DEVICE * per_node) / per_node
         if intra is None:
             return cls(per_node, 16e9, 1e-5, 3e9, 2e-5, profile.link_base_latency_s, drives)
@@ -51,7 +51,8 @@ class Network(Record):
         """Bandwidth and step latency of a group of `ranks` devices, `stride` apart."""
         in_node = ops.maximum(self.devices_per_node / stride, 1.0)
         bandwidth = collectives.group_bytes_per_s(ranks, in_node, self.intra_bytes_per_s, self.inter_bytes_per_s)
-        return bandwidth, ops.where(ranks <= in_node, self.intra_latency_s, self.inter_latency_s)
+        inside = ranks <= in_node
+        return bandwidth, ops.where(inside, self.intra_latency_s, self.inter_latency_s)
 
     def ring_s(self, message_bytes: float, ranks: float, stride: float, passes: float) -> float:
         """A ring collective of a group."""
@@ -70,16 +71,16 @@ class Network(Record):
         inside.
         """
         in_node = ops.maximum(self.devices_per_node / stride, 1.0)
-        near = ranks <= in_node
-        inside = beyond = 0.0
-        if ops.anywhere(near):
-            inside = collectives.all_to_all_time_s(
+        inside = ranks <= in_node
+        near = far = 0.0
+        if ops.anywhere(inside):
+            near = collectives.all_to_all_time_s(
                 token_bytes * active, ranks, self.intra_bytes_per_s, self.intra_latency_s, self.base_latency_s
             )
-        if not ops.everywhere(near):
+        if ops.anywhere(ranks > in_node):
             nodes = ops.maximum(ranks / in_node, 1.0)
             visited = ops.minimum(traffic.experts_touched(nodes, 1.0, active), reach)
-            beyond = collectives.all_to_all_time_s(
+            far = collectives.all_to_all_time_s(
                 token_bytes * visited, nodes, self.inter_bytes_per_s, self.inter_latency_s, self.base_latency_s
             )
-        return ops.where(near, inside, beyond)
+        return ops.where(inside, near, far)

@@ -42,7 +42,7 @@ def power_of(cluster: Cluster, compute_utilisation: float, memory_utilisation: f
     """Power the cluster draws from the grid."""
     each = device_power_of(cluster, compute_utilisation, memory_utilisation, factor)
     return energy.site_power_w(
-        each, sourced(float(cluster.devices), "devices"), cluster.host_w, float(cluster.nodes), cluster.pue
+        each, sourced(cluster.devices * 1.0, "devices"), cluster.host_w, cluster.nodes * 1.0, cluster.pue
     )
 
 

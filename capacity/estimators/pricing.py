@@ -120,13 +120,13 @@ class Pricer(Record):
             self.device.memory_bytes_per_s,
             self.profile.prefill_share_of_peak * self.sustained * self.attention_share,
             self.profile.decode_share_of_bandwidth,
-            self.profile.queries_half if op.queries > 1.0 else 0.0,
+            ops.where(op.queries > 1.0, self.profile.queries_half, 0.0),
             self.profile.attention_launch_s * self.replay,
         )
 
     @staticmethod
     def _cache_width(op: Op) -> float:
-        return op.cache_elements if ops.anywhere(op.cache_elements) else op.kv_heads * (op.key_size + op.value_size)
+        return ops.where(op.cache_elements > 0.0, op.cache_elements, op.kv_heads * (op.key_size + op.value_size))
 
     def memory_s(self, moved_bytes: float, launches: float, effort: float = 1.0) -> float:
         """Time of element-wise work; `effort` scales bytes for kernels that are not fused."""
@@ -142,7 +142,7 @@ class Pricer(Record):
         """Time of a recurrence: its chunked products at the attention rate, its state and inputs through memory."""
         width = op.heads * (op.key_size + op.value_size * 2.0)
         state = op.sequences * op.heads * op.key_size * op.value_size * 4.0 * 2.0
-        chunks = ops.maximum(op.queries / max(op.chunk, 1.0), 1.0)
+        chunks = ops.maximum(op.queries / ops.maximum(op.chunk, 1.0), 1.0)
         work = op.sequences * op.queries * op.heads * op.key_size * op.value_size * 4.0
         work += (
             op.sequences
@@ -163,5 +163,5 @@ class Pricer(Record):
             self.profile.prefill_share_of_peak * self.sustained * 0.5,
             self.profile.decode_share_of_bandwidth * 0.75,
             0.0,
-            self.profile.attention_launch_s * self.replay * (1.0 if op.queries == 1.0 else 3.0),
+            self.profile.attention_launch_s * self.replay * ops.where(op.queries == 1.0, 1.0, 3.0),
         )

@@ -69,7 +69,11 @@ def serving_quantities(case: Case) -> tuple[Load, dict[str, Quantity]]:
 def serving_values(case: Case) -> dict[str, float]:
     """Every quantity's mid value, traced when a ledger is open."""
     workload, service = read_service(case)
-    load = load_replica(case, case.model, workload, case.cluster, service)
+    return load_values(case, load_replica(case, case.model, workload, case.cluster, service))
+
+
+def load_values(case: Case, load: Load) -> dict[str, float]:
+    """Every quantity's mid value, and the parts of memory and time, of a priced load."""
     values = {name: value.mid for name, value in account_of(case, load)({}).items()}
     return values | {f"memory.{k}": v for k, v in load.memory.items()} | {f"time.{k}": v for k, v in load.step.items()}
 

@@ -17,13 +17,13 @@ def shard(op: Op, tp: float, ep: float = 1.0, *, sequence_parallel: bool = True)
     Column-parallel maps keep n / tp outputs, row-parallel ones k / tp inputs, attention heads / tp (a KV head is
     copied rather than cut), experts are dealt out over ep; a latent KV cache stays whole on every device.
     """
-    if ops.everywhere(tp == 1.0) and ops.everywhere(ep == 1.0):
+    if not ops.anywhere((tp != 1.0) | (ep != 1.0)):
         return op
     if op.kind == "elementwise":
         cut = 1.0 if op.part in ("norm", "extra") and not sequence_parallel else tp
         return replace(op, elements=op.elements / cut)
     changes: dict[str, float] = {}
-    if op.copies != 1.0:
+    if ops.anywhere(op.copies != 1.0):
         # Every rank receives as many rows as it sends when routing is even, so m stays.
         changes["copies"] = op.copies / ep
     if op.shard == "column":
@@ -32,7 +32,7 @@ def shard(op: Op, tp: float, ep: float = 1.0, *, sequence_parallel: bool = True)
         changes |= {"k": op.k / tp, "weight_elements": op.weight_elements / tp}
     elif op.shard == "heads":
         kv_heads = ops.maximum(op.kv_heads / tp, 1.0)
-        cut = 1.0 if op.latent else op.kv_heads / kv_heads if op.kv_heads else 1.0
+        cut = 1.0 if op.latent or not ops.anywhere(op.kv_heads) else op.kv_heads / kv_heads
         changes |= {
             "heads": op.heads / tp,
             "kv_heads": op.kv_heads if op.latent else kv_heads,
@@ -50,11 +50,11 @@ def shard_training(op: Op, plan: Plan) -> Op:
     wider products: the same work.
     """
     etp = plan.expert_tp
-    routed = op.copies != 1.0
+    routed = ops.anywhere(op.copies != 1.0)
     cut = shard(op, etp if routed else plan.tp, plan.ep, sequence_parallel=plan.sequence_parallel)
-    if routed and plan.etp is not None:
+    if routed and ops.anywhere(etp != plan.tp):
         cut = replace(cut, m=cut.m * etp / plan.tp)
-    if ops.everywhere(plan.cp == 1.0):
+    if not ops.anywhere(plan.cp != 1.0):
         return cut
     return replace(cut, m=cut.m / plan.cp, elements=cut.elements / plan.cp, sequences=cut.sequences / plan.cp)
 
@@ -65,6 +65,6 @@ def shard_replica(op: Op, plan: Plan) -> Op:
     Serving engines deal whole experts over all ranks of a stage; what these exceed ep by cuts each expert. Norms and
     residuals are not cut.
     """
-    if op.copies != 1.0:
+    if ops.anywhere(op.copies != 1.0):
         return shard(op, plan.tp * plan.attention_dp / plan.ep, plan.ep)
     return shard(op, plan.tp, plan.ep, sequence_parallel=False)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from capacity.estimators.case import Case
     from capacity.estimators.intervals import Account
+    from capacity.estimators.training_memory import Weights
     from capacity.estimators.training_run import Run
     from capacity.spec.device import Cluster
     from capacity.spec.model import ModelSpec
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 def training_section(case: Case, *, alone: bool = False) -> tuple[Section, dict[str, dict[str, float]]]:
     """The verdict, quantities and breakdowns of training, and what makes their intervals."""
     workload, devices = read_workload(case)
-    run, told = _priced(case, workload, devices, alone=alone)
+    run, told = priced(case, workload, devices, alone=alone)
     uncertain = _uncertain(case)
     variants = tuple(
         account(case, price_run(case, shape, workload, case.cluster, devices, plan=run.plan))({})
@@ -76,12 +77,16 @@ def training_section(case: Case, *, alone: bool = False) -> tuple[Section, dict[
 def training_values(case: Case) -> dict[str, float]:
     """Every quantity's mid value, traced when a ledger is open."""
     workload, devices = read_workload(case)
-    run, told = _priced(case, workload, devices)
+    return run_values(*priced(case, workload, devices))
+
+
+def run_values(run: Run, told: Account) -> dict[str, float]:
+    """Every quantity's mid value, and the parts of memory and time, of a priced run or of columns of runs."""
     values = {name: value.mid for name, value in told({}).items()}
     return values | {f"memory.{k}": v for k, v in run.memory.items()} | {f"time.{k}": v for k, v in run.time.items()}
 
 
-def _priced(case: Case, workload: Workload, devices: float, *, alone: bool = False) -> tuple[Run, Account]:
+def priced(case: Case, workload: Workload, devices: float, *, alone: bool = False) -> tuple[Run, Account]:
     """The run and its account; both are kept where the platform under them is asked about."""
     if not case.on_platform:
         run = price_run(case, case.model, workload, case.cluster, devices)
@@ -99,8 +104,11 @@ def _title(workload: Workload) -> str:
     return {"train": "Training", "finetune": "Fine-tuning", "lora": "LoRA fine-tuning"}[workload.mode]
 
 
-def account(case: Case, run: Run, *, alone: bool = False) -> Account:
-    """From priced parts to quantities, for given factors on what is uncertain. alone: without other layouts beside it."""
+def account(case: Case, run: Run, *, alone: bool = False, fewest: float | None = None) -> Account:
+    """From priced parts to quantities, for given factors on what is uncertain.
+
+    alone: without other layouts beside it; fewest: devices that hold it, where that is known already.
+    """
     workload, plan, cluster, model = run.workload, run.plan, run.cluster, run.model
     precision = workload.precision
     devices = sourced(plan.devices, "devices")
@@ -118,26 +126,20 @@ def account(case: Case, run: Run, *, alone: bool = False) -> Account:
     width = precision.activation_bits / 8.0
     master = precision.master_bits / 8.0 if precision.master_bits > precision.activation_bits else 0.0
     state_bytes = OPTIMIZER_STATE_BYTES[workload.optimizer] + master
-    saved = {
-        policy: scaled(
-            block_activations(model, workload, plan, policy)[0],
-            memory.micro_batches_in_flight(plan.pp, 0.0, run.rounds, plan.interleave) / plan.pp,
-        )
-        for policy in ("none", "selective", "full")
-    }
+    saved = _saved(run)
     moved = _device_traffic(run, width)
     step_mid = total(run.time)
     memory_mid = total(run.memory)
     network_bytes = _network_bytes(run)
     extra = beside(run, step_mid)
     steps = extra.steps
-    token_bytes = 2.0 if model.vocab_size <= 65536.0 else 4.0
+    token_bytes = ops.where(model.vocab_size <= 65536.0, 2.0, 4.0)
     # Of a model whose own weights are frozen only the adapters are saved.
     saved_params = params if trained else lora_elements(model, workload, Plan())
     checkpoint = traffic.checkpoint_bytes(saved_params, saved_params, width, state_bytes)
     kept, interval = goodput_of(cluster, checkpoint, devices, case.kept.get("upkeep"))
     work_step = scaled(model_flop_sequence, workload.global_batch)
-    fewest = None if alone else case_fewest(case, run)
+    fewest = case_fewest(case, model, run.weights, workload) if fewest is None and not alone else fewest
     active = active_params(model)
     goodput = extra.goodput(step_mid, kept)
     busy = extra.activity(step_mid, forward / sequences / (model_flop_sequence + recomputed) / workload.tokens)
@@ -212,6 +214,16 @@ def account(case: Case, run: Run, *, alone: bool = False) -> Account:
     return quantities
 
 
+def _saved(run: Run) -> dict[str, float]:
+    """Activations that a device keeps under each policy of recomputation."""
+    plan = run.plan
+    share = memory.micro_batches_in_flight(plan.pp, 0.0, run.rounds, plan.interleave) / plan.pp
+    return {
+        policy: scaled(block_activations(run.model, run.workload, plan, policy)[0], share)
+        for policy in ("none", "selective", "full")
+    }
+
+
 # Parts of a model whose products are told apart; the attention core is the part of scores and values.
 _PARTS = {
     "recurrent": "recurrence",
@@ -254,10 +266,9 @@ def active_params(model: ModelSpec) -> float:
     return active_parameter_count(lower(model, Tokens()))
 
 
-def case_fewest(case: Case, run: Run) -> float | None:
+def case_fewest(case: Case, model: ModelSpec, weights: Weights, workload: Workload) -> float | None:
     """The fewest devices that hold the training states."""
-    node = replace(case.cluster, devices_per_node=max(case.cluster.devices_per_node, 1))
-    return layout.fewest_training_devices(run.model, run.weights, run.workload, node, case.profile.context_bytes)
+    return layout.fewest_training_devices(model, weights, workload, case.cluster, case.profile.context_bytes)
 
 
 def _device_traffic(run: Run, width: float) -> float:
@@ -272,8 +283,8 @@ def _device_traffic(run: Run, width: float) -> float:
             each += 2.9 * op.count * op.elements * width
     params = sum(op.count * op.copies * op.weight_elements for op in run.table)
     plan = run.plan
-    return each * run.rounds / (plan.tp * plan.pp * plan.cp) + params / plan.devices * 40.0 * (
-        plan.dp if plan.zero < 1 else 1.0
+    return each * run.rounds / (plan.tp * plan.pp * plan.cp) + params / plan.devices * 40.0 * ops.where(
+        plan.zero < 1, plan.dp, 1.0
     )
 
 
@@ -285,7 +296,7 @@ def _network_bytes(run: Run) -> float:
     reductions = sum(block.count * len(block.sublayers) for block in feeding.layers(run.model))
     tensor = 4.0 * (plan.tp - 1.0) / plan.tp * message * reductions / plan.pp * run.rounds
     local: float = run.weights.all / (plan.tp * plan.pp) * 2.0
-    passes = 3.0 * run.rounds if plan.zero >= 3 else 2.0
+    passes = ops.where(plan.zero >= 3, 3.0 * run.rounds, 2.0)
     data = passes * (plan.shards - 1.0) / plan.shards * local * (0.0 if workload.mode == "lora" else 1.0)
     pipeline = ops.where(plan.pp > 1.0, 2.0 * message / plan.tp * run.rounds, 0.0)
     sent: float = tensor + data + pipeline
@@ -346,7 +357,7 @@ def _offloaded(run: Run) -> dict[str, Value]:
     """What each node must hold beside its devices."""
     if not run.plan.offload:
         return {}
-    held = scaled(run.offloaded_bytes, float(run.cluster.devices_per_node))
+    held = scaled(run.offloaded_bytes, run.cluster.devices_per_node * 1.0)
     return {"offloaded_per_node": Value(held, "byte", f"on {_PLACES[run.plan.offload_to]} of a node")}
 
 

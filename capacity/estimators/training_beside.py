@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from capacity import ops
-from capacity.errors import InputError
 from capacity.estimators.intervals import Value
+from capacity.estimators.refusal import refuse
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import schedule
 from capacity.record import Record
@@ -40,7 +40,7 @@ class Beside(Record):
     @property
     def steps(self) -> float:
         """Optimizer steps, small and full."""
-        return total({"full": self.full, "ramp": self.ramp}) if self.ramp else self.full
+        return total({"full": self.full, "ramp": self.ramp}) if ops.anywhere(self.ramp) else self.full
 
     @property
     def seconds(self) -> float:
@@ -57,10 +57,10 @@ class Beside(Record):
 
         forward_share: work of one evaluated token over that of all training.
         """
-        if not self.seconds:
+        if not ops.anywhere(self.seconds):
             return 1.0
         busy = self.even * step_s * (1.0 + self.evaluated * forward_share) / (self.full * step_s + self.seconds)
-        return sourced(float(busy), "work of the run over as much time in full steps")
+        return busy if ops.is_column(busy) else sourced(float(busy), "work of the run over as much time in full steps")
 
 
 def read_beside(case: Case, tokens: float, seq_len: float, batch: float) -> dict[str, Any]:
@@ -93,19 +93,22 @@ def read_beside(case: Case, tokens: float, seq_len: float, batch: float) -> dict
         found["ramp_from"] = take(
             "batch ramp from",
             case.number("ramp_from", "1", 1.0, 1e8, whole=True),
-            max(min(RAMP_FROM_TOKENS // seq_len, batch / 2.0), 1.0),
+            ops.maximum(ops.minimum(RAMP_FROM_TOKENS // seq_len, batch / 2.0), 1.0),
             "1",
             "sequences; 32k tokens, as GPT-3's",
         )
-        if found["ramp_from"] >= batch:
-            raise InputError(
-                f"--ramp-from {found['ramp_from']:g} is not below the batch of {batch:g} sequences that it rises to; "
+        first, over = found["ramp_from"], found["ramp_tokens"]
+        refuse(
+            first >= batch,
+            lambda row: (
+                f"--ramp-from {row(first):g} is not below the batch of {row(batch):g} sequences that it rises to; "
                 "lower it or raise --batch"
-            )
-        if found["ramp_tokens"] > tokens:
-            raise InputError(
-                f"--ramp-tokens {found['ramp_tokens']:g} is more than the {tokens:g} tokens of the run; lower it"
-            )
+            ),
+        )
+        refuse(
+            over > tokens,
+            lambda row: f"--ramp-tokens {row(over):g} is more than the {row(tokens):g} tokens of the run; lower it",
+        )
     return found
 
 
@@ -116,7 +119,7 @@ def beside(run: Run, step_s: float) -> Beside:
     seq_len = sourced(workload.seq_len, "sequence length")
     tokens = sourced(workload.tokens, "training tokens")
     ramp = ramp_s = 0.0
-    if workload.ramp_tokens:
+    if ops.anywhere(workload.ramp_tokens):
         sequences = workload.ramp_tokens / seq_len
         ramp = schedule.ramp_steps(sequences, workload.ramp_from, batch)
         # One micro-batch on each replica; a whole batch that is smaller leaves devices idle anyway.
@@ -126,7 +129,7 @@ def beside(run: Run, step_s: float) -> Beside:
     even = schedule.optimizer_steps(sourced(workload.tokens, "training tokens"), batch, seq_len)
     full = schedule.optimizer_steps(tokens, batch, seq_len)
     held, evaluation_s = 0.0, 0.0
-    if workload.eval_tokens:
+    if ops.anywhere(workload.eval_tokens):
         held = schedule.evaluations(total({"full": full, "ramp": ramp}), workload.eval_interval)
         evaluation_s = scaled(run.evaluation_s, held)
     return Beside(even, full, ramp, ramp_s, held, evaluation_s, held * workload.eval_tokens)
@@ -135,10 +138,10 @@ def beside(run: Run, step_s: float) -> Beside:
 def beside_values(extra: Beside, factor: float) -> dict[str, Value]:
     """Quantities of what a run does beside full steps; factor: on all times."""
     found: dict[str, Value] = {}
-    if extra.evaluations:
+    if ops.anywhere(extra.evaluations):
         found["evaluations"] = Value(extra.evaluations, "1", "over the run, forward only")
         found["evaluation_time"] = Value(scaled(extra.evaluation_s, factor), "s", "of all of them")
-    if extra.ramp:
+    if ops.anywhere(extra.ramp):
         found["ramp_steps"] = Value(extra.ramp, "1", "while the batch rises")
         found["ramp_time"] = Value(scaled(extra.ramp_s, factor), "s", "of these steps")
     return found

@@ -57,7 +57,7 @@ def weights_of(table: tuple[Op, ...]) -> Weights:
             place = "embedding"
         elif op.part == "head":
             place = "head"
-        elif op.copies != 1.0:
+        elif ops.anywhere(op.copies != 1.0):
             place = "experts"
         else:
             place = "dense" if op.shard in ("column", "row") else "vectors"
@@ -84,14 +84,10 @@ def local_elements(weights: Weights, plan: Plan, stage: str, share: float | None
     dense = (weights.dense / plan.tp + weights.vectors) * share
     experts = weights.experts / (etp * plan.ep) * share
     alone = plan.pp == 1.0
-    if stage == "first" or ops.anywhere(alone):
-        here = weights.embedding / plan.tp
-        dense = dense + (here if stage == "first" else ops.where(alone, here, 0.0))
-    if stage == "last" or ops.anywhere(alone):
-        # A tied head is a copy of the embedding where the two sit on different stages.
-        here = (weights.head or ops.where(alone, 0.0, weights.embedding)) / plan.tp
-        dense = dense + (here if stage == "last" else ops.where(alone, here, 0.0))
-    return dense, experts
+    dense = dense + ops.where(alone | (stage == "first"), weights.embedding, 0.0) / plan.tp
+    # A tied head is a copy of the embedding where the two sit on different stages.
+    head = ops.where(weights.head > 0.0, weights.head, ops.where(alone, 0.0, weights.embedding))
+    return dense + ops.where(alone | (stage == "last"), head, 0.0) / plan.tp, experts
 
 
 class Habits(Record):
@@ -151,11 +147,12 @@ def training_memory(
     stack: str = "",
     fused_attention: bool = True,
     stage: str = "",
+    activations: tuple[float, float] | None = None,
 ) -> dict[str, float]:
     """Bytes by part on the fullest device: weights, gradients, optimizer, activations, logits, allocator, framework.
 
     stack: whose habits; fused_attention: whether scores are never written out; stage: "first" or "last" of the pipeline
-    where that one is asked for.
+    where that one is asked for; activations: as `block_activations` gives them, where they are known already.
     """
     stages: tuple[tuple[str, ...], ...] = (("first",), ("last",))
     if stage:
@@ -165,16 +162,21 @@ def training_memory(
         stages = (("first", "last"), ("middle", "middle"))
     elif ops.everywhere(plan.pp == 1.0):
         stages = (("first",),)
-    habits = HABITS.get(stack or workload.stack, HABITS["megatron-core"])
+    habits = habits_of(stack or workload.stack)
+    activations = activations or block_activations(model, workload, plan, habits=habits, fused=fused_attention)
     parts = [
-        _stage(model, weights, workload, plan, micro_batches, context_bytes, one, habits, fused=fused_attention)
-        for one in stages
+        _stage(model, weights, workload, plan, micro_batches, context_bytes, one, habits, activations) for one in stages
     ]
     if len(parts) == 1:
         return parts[0]
     first, last = parts
     fuller = sum(first.values()) >= sum(last.values())
     return {name: ops.where(fuller, first[name], last[name]) for name in first}
+
+
+def habits_of(stack: str) -> Habits:
+    """What a stack keeps in memory; one that nobody measured is as thrifty as Megatron."""
+    return HABITS.get(stack, HABITS["megatron-core"])
 
 
 def as_seen(parts: dict[str, float], ruler: str) -> float:
@@ -192,8 +194,7 @@ def _stage(
     context_bytes: float,
     stages: tuple[str, ...],
     habits: Habits,
-    *,
-    fused: bool,
+    activations: tuple[float, float],
 ) -> dict[str, float]:
     precision = workload.precision
     shares = [held_share(model, plan, stage) for stage in stages]
@@ -220,30 +221,32 @@ def _stage(
         bare = replace(weights, embedding=0.0, head=0.0)
         tables = dense - sum(local_elements(bare, plan, *pair)[0] for pair in zip(stages, shares, strict=True))
     offload = "optimizer" in plan.offload
-    held, grad, optim = plan.zero >= 3, plan.zero >= 2, plan.zero >= 1
+    # What ZeRO shards of weights, gradients and states, over the ranks of all weights and of one expert.
+    held, grad, optim = (ops.where(plan.zero >= least, ranks, 1.0) for least in (3, 2, 1))
+    held_experts, grad_experts, optim_experts = (
+        ops.where(plan.zero >= least, expert_ranks, 1.0) for least in (3, 2, 1)
+    )
     parts = {
         "weights": total(
             {
-                "dense": memory.weight_bytes(dense - tables, width, ranks if held else 1.0),
+                "dense": memory.weight_bytes(dense - tables, width, held),
                 # Quantised bases keep token table and head in 16 bits.
-                "tables": memory.weight_bytes(
-                    tables, max(width, precision.activation_bits / 8.0), ranks if held else 1.0
-                ),
-                "experts": memory.weight_bytes(experts, width, expert_ranks if held else 1.0),
-                "adapters": memory.weight_bytes(adapters, precision.activation_bits / 8.0, ranks if held else 1.0),
+                "tables": memory.weight_bytes(tables, max(width, precision.activation_bits / 8.0), held),
+                "experts": memory.weight_bytes(experts, width, held_experts),
+                "adapters": memory.weight_bytes(adapters, precision.activation_bits / 8.0, held),
             }
         ),
         "gradients": total(
             {
-                "dense": memory.gradient_bytes(trained_dense, gradient_bytes, ranks if grad else 1.0),
-                "experts": memory.gradient_bytes(trained_experts, gradient_bytes, expert_ranks if grad else 1.0),
+                "dense": memory.gradient_bytes(trained_dense, gradient_bytes, grad),
+                "experts": memory.gradient_bytes(trained_experts, gradient_bytes, grad_experts),
             }
         ),
         "optimizer": scaled(
             total(
                 {
-                    "dense": memory.optimizer_bytes(trained_dense, state_bytes, ranks if optim else 1.0),
-                    "experts": memory.optimizer_bytes(trained_experts, state_bytes, expert_ranks if optim else 1.0),
+                    "dense": memory.optimizer_bytes(trained_dense, state_bytes, optim),
+                    "experts": memory.optimizer_bytes(trained_experts, state_bytes, optim_experts),
                 }
             ),
             # Two stages on a device are on another one too, which keeps the other half of their states.
@@ -258,29 +261,32 @@ def _stage(
     if plan.schedule == "dualpipe":
         # A micro-batch more in flight than stages, over both directions (deepseek2024).
         in_flight = ops.minimum(plan.pp + 1.0, micro_batches)
-    saved, working = block_activations(model, workload, plan, habits=habits, fused=fused)
+    saved, working = activations
     share = sum(shares) / len(shares)
     parts["activations"] = scaled(saved, in_flight * share * (0.0 if "activations" in plan.offload else 1.0))
     if "parameters" in plan.offload:
         parts["weights"] = scaled(parts["weights"], 0.0)
     # Logits and the block being recomputed are never alive at once.
     parts["working set"] = ops.maximum(_logits(model, workload, plan, stages, habits), working)
-    if held:
-        layers = feeding.layer_count(model)
-        gathered = weights.dense / plan.tp + weights.vectors + weights.experts / (etp * plan.ep)
-        parts["gathered weights"] = memory.weight_bytes(
-            habits.gathered_layers * gathered / layers + weights.embedding / plan.tp,
-            precision.activation_bits / 8.0,
-        )
+    if ops.anywhere(plan.zero >= 3):
+        parts["gathered weights"] = ops.where(plan.zero >= 3, _gathered(model, weights, workload, plan, habits), 0.0)
     if habits.buffer_bytes and ops.anywhere(ranks > 1.0):
         parts["buffers"] = ops.where(ranks > 1.0, habits.buffer_bytes, 0.0)
     if workload.teacher is not None:
         taught = sum(weights_of(lower(workload.teacher, Tokens())).__dict__.values())
-        parts["teacher"] = memory.weight_bytes(taught / (plan.tp * plan.pp), 2.0, ranks if held else 1.0)
+        parts["teacher"] = memory.weight_bytes(taught / (plan.tp * plan.pp), 2.0, held)
     parts["allocator"] = memory.runtime_bytes(0.0, sum(parts.values()), habits.allocator)
     communicators = ops.where(plan.devices > 1.0, COMMUNICATOR_BYTES if context_bytes else 0.0, 0.0)
     parts["framework"] = sourced(context_bytes, "framework context") + communicators
     return parts
+
+
+def _gathered(model: ModelSpec, weights: Weights, workload: Workload, plan: Plan, habits: Habits) -> float:
+    """Bytes of sharded weights that are whole at a time: a few layers and the token table."""
+    layers = feeding.layer_count(model)
+    gathered = weights.dense / plan.tp + weights.vectors + weights.experts / (plan.expert_tp * plan.ep)
+    whole = habits.gathered_layers * gathered / layers + weights.embedding / plan.tp
+    return memory.weight_bytes(whole, workload.precision.activation_bits / 8.0)
 
 
 def _logits(model: ModelSpec, workload: Workload, plan: Plan, stages: tuple[str, ...], habits: Habits) -> float:

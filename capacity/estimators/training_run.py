@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from capacity import ops
 from capacity.errors import InputError
 from capacity.estimators import feeding, layout
 from capacity.estimators.assumptions import one_of
-from capacity.estimators.case import training_precision
+from capacity.estimators.case import training_precision, whole
 from capacity.estimators.lowering import Tokens, active_parameter_count, lower, parameter_count
 from capacity.estimators.pricing import Pricer, peak_flop_per_s
+from capacity.estimators.refusal import refuse
 from capacity.estimators.stacks import load_stack
 from capacity.estimators.training_beside import read_beside
 from capacity.estimators.training_memory import OPTIMIZER_STATE_BYTES, training_memory, weights_of
@@ -80,11 +82,11 @@ def read_workload(case: Case) -> tuple[Workload, float]:
     table = lower(case.model, Tokens())
     params = parameter_count(table)
     active = active_parameter_count(table)
-    longest = feeding.longest(case.model) or 4096.0
+    longest = feeding.longest(case.model)
     seq_len = take(
         "sequence length",
         case.number("seq_len", "1", 1.0, 1e8, whole=True),
-        min(4096.0, longest),
+        ops.minimum(4096.0, ops.where(longest > 0.0, longest, 4096.0)),
         "1",
         "usual for pre-training",
     )
@@ -121,13 +123,13 @@ def read_workload(case: Case) -> tuple[Workload, float]:
         **read_beside(case, tokens, seq_len, batch),
     )
     devices = case.devices
-    if devices is None and all(name in case.request for name in _CUTS):
+    if devices is None and all(name in case.request for name in ("dp", "tp", "pp")):
         devices = _ranks(case)
         note("devices", devices, "1", "user", "dp x tp x pp")
     elif devices is None:
         devices = _default_devices(case, workload, params, active)
         # A layout that was given in part may need more devices, or another multiple.
-        devices = max(-(-devices // _ranks(case)), 1.0) * _ranks(case)
+        devices = ops.maximum(ops.ceil(devices / _ranks(case)), 1.0) * _ranks(case)
         note("devices", devices, "1", "default", "whole nodes that hold it and finish within about 30 days")
     else:
         note("devices", devices, "1", "user")
@@ -149,10 +151,10 @@ def _teacher(case: Case) -> ModelSpec | None:
 def _default_batch(mode: str, active: float, seq_len: float, tokens: float) -> float:
     """Sequences a step: 2 million tokens at 7 billion parameters, with the root of size; a power of two."""
     wanted = 2e6 * (active / 7e9) ** 0.5 if mode == "train" else 2.5e5
-    wanted = min(max(wanted, 1.25e5), 1.6e7, max(tokens / 100.0, seq_len))
+    wanted = ops.minimum(ops.maximum(wanted, 1.25e5), ops.minimum(1.6e7, ops.maximum(tokens / 100.0, seq_len)))
     batch = 1.0
-    while batch * 2.0 * seq_len <= wanted * 1.2:
-        batch *= 2.0
+    while ops.anywhere(room := batch * 2.0 * seq_len <= wanted * 1.2):
+        batch = ops.where(room, batch * 2.0, batch)
     return batch
 
 
@@ -165,16 +167,15 @@ def _default_devices(case: Case, workload: Workload, params: float, active: floa
     by_time = work / (peak * ROUGH_UTILISATION * PATIENCE_S)
     states = params * (18.0 if workload.mode != "lora" else 2.2)
     by_memory = states / (layout.USABLE_SHARE * device.memory_bytes) * 1.15
-    wanted = max(by_time, by_memory)
-    if workload.mode != "train" and wanted <= 1.0:
-        return 1.0
+    wanted = ops.maximum(by_time, by_memory)
     nodes = 1.0
-    while nodes * per_node < wanted and nodes * per_node < 131072.0:
-        nodes *= 2.0
+    while ops.anywhere(short := (nodes * per_node < wanted) & (nodes * per_node < 131072.0)):
+        nodes = ops.where(short, nodes * 2.0, nodes)
     # More devices than sequences in a batch have nothing to do.
-    while nodes > 1.0 and nodes * per_node > workload.global_batch * per_node * 8.0:
-        nodes /= 2.0
-    return nodes * per_node
+    while ops.anywhere(idle := (nodes > 1.0) & (nodes * per_node > workload.global_batch * per_node * 8.0)):
+        nodes = ops.where(idle, nodes / 2.0, nodes)
+    alone = (wanted <= 1.0) & (workload.mode != "train")
+    return ops.where(alone, 1.0, nodes * per_node)
 
 
 def given_plan(case: Case, devices: float) -> dict[str, Any]:
@@ -204,9 +205,13 @@ def given_plan(case: Case, devices: float) -> dict[str, Any]:
             raise InputError(f"--offload-to {target} says where, not what: add --offload optimizer, or other parts")
         given["offload_to"] = target
     layout.check_heads(case.model, given.get("tp", 1.0))
-    if devices % _ranks(case):
-        text = " x ".join(f"{name} {given[name]:g}" for name in _CUTS if name in given)
-        raise InputError(f"{text} does not divide {devices:g} devices; change --devices or the layout")
+    refuse(
+        devices % _ranks(case) != 0.0,
+        lambda row: (
+            " x ".join(f"{name} {row(given[name]):g}" for name in _CUTS if name in given)
+            + f" does not divide {row(devices):g} devices; change --devices or the layout"
+        ),
+    )
     return given
 
 
@@ -227,7 +232,8 @@ def _ranks(case: Case) -> float:
     """Devices that the layout's given degrees take together."""
     product = 1.0
     for name in _CUTS:
-        product *= case.number(name, "1", 1.0, 1e6, whole=True) or 1.0
+        degree = case.number(name, "1", 1.0, 1e6, whole=True)
+        product = product if degree is None else product * degree
     return product
 
 
@@ -242,8 +248,9 @@ class Machine(Record):
 
 def machine_of(case: Case, cluster: Cluster, workload: Workload, devices: float) -> Machine:
     """So many devices of a cluster, to train this workload."""
-    per_node = min(cluster.devices_per_node, int(devices))
-    cluster = replace(cluster, devices_per_node=per_node, nodes=max(int(devices // per_node), 1))
+    per_node = ops.minimum(cluster.devices_per_node, ops.floor(devices))
+    nodes = ops.maximum(ops.floor(devices / per_node), 1.0)
+    cluster = replace(cluster, devices_per_node=whole(per_node), nodes=whole(nodes))
     compute = workload.precision.compute
     pricer = Pricer(
         cluster.device,
@@ -283,12 +290,14 @@ def price_run(
             parts["teacher"] = scaled(forward_time(workload.teacher, workload, dense, network, pricer, stack), rounds)
         return parts if site == 1.0 else {name: scaled(part, site) for name, part in parts.items()}
 
-    priced: dict[Plan, dict[str, float]] = {}
+    priced: list[tuple[Plan, dict[str, float]]] = []
 
     def price(plan: Plan) -> dict[str, float]:
-        if plan not in priced:
-            priced[plan] = step_of(plan, rounds_of(plan))
-        return priced[plan]
+        known = [parts for one, parts in priced if one is plan]
+        if not known:
+            known.append(step_of(plan, rounds_of(plan)))
+            priced.append((plan, known[0]))
+        return known[0]
 
     fitting = True
     if plan is None:
@@ -306,9 +315,9 @@ def price_run(
         )
         offloaded = total({name: here[name] - there[name] for name in ("weights", "optimizer", "activations")})
     evaluation_s = sequence_s = 0.0
-    if workload.eval_tokens:
+    if ops.anywhere(workload.eval_tokens):
         evaluation_s = scaled(evaluation_time(model, workload, plan, network, pricer, stack), site)
-    if workload.ramp_tokens:
+    if ops.anywhere(workload.ramp_tokens):
         twice = total(step_of(plan, 2.0 * rounds))
         sequence_s = schedule.sequence_time_s(twice, total(parts), rounds * plan.dp * plan.micro_batch)
     return Run(

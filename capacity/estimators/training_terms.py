@@ -198,23 +198,26 @@ def _blocks(table: tuple[Op, ...], workload: Workload, plan: Plan, pricer: Price
     backward: dict[str, dict[str, float]] = {kind: {} for kind in KINDS}
     launches: dict[str, float] = {}
     for whole in table:
-        if whole.part in ("embedding", "head") or ops.everywhere(whole.m == 0.0):
+        if whole.part in ("embedding", "head") or not ops.anywhere(whole.m != 0.0):
             continue
         op = shard_training(whole, plan)
         count = whole.count
         if op.kind == "gemm":
             # An expert alone on its device is a product like any other.
-            routed = ops.anywhere(op.copies != 1.0)
-            kind = "expert" if routed else "gemm"
-            rows = op.m + EXPERT_PADDING * op.copies if routed else op.m
-            name = label(op, forward[kind])
-            forward[kind][name] = scaled(pricer.gemm_s(op, rows, op.n, op.k), count)
+            routed = op.copies != 1.0
+            rows = ops.where(routed, op.m + EXPERT_PADDING * op.copies, op.m)
+            one_way = scaled(pricer.gemm_s(op, rows, op.n, op.k), count)
             inputs = pricer.gemm_s(op, rows, op.k, op.n)
             grads = {"inputs": inputs}
             if not frozen:
-                deep = rows / op.copies if routed else rows
+                deep = ops.where(routed, rows / op.copies, rows)
                 grads["weights"] = pricer.gemm_s(op, op.k * op.copies, op.n, deep)
-            backward[kind][name] = scaled(total(grads), count)
+            back = scaled(total(grads), count)
+            for kind, here in (("gemm", op.copies == 1.0), ("expert", routed)):
+                if ops.anywhere(here):
+                    name = label(op, forward[kind])
+                    forward[kind][name] = ops.where(here, one_way, 0.0)
+                    backward[kind][name] = ops.where(here, back, 0.0)
             if packed < width:
                 # A quantised base: packed weights are read, unpacked ones written and read, in each pass.
                 unpack = pricer.memory_s(op.copies * op.n * op.k * (packed + 2.0 * width), 1.0)
@@ -224,7 +227,7 @@ def _blocks(table: tuple[Op, ...], workload: Workload, plan: Plan, pricer: Price
                 cast = pricer.memory_s(op.m * op.k * CAST_BYTES, 0.0)
                 forward["cast"][name] = scaled(cast, count)
                 backward["cast"][name] = scaled(pricer.memory_s(op.m * op.n * CAST_BYTES, 0.0), count)
-        elif op.kind == "attention" and not fused and op.key_size == op.value_size:
+        elif op.kind == "attention" and not fused and ops.anywhere(op.key_size == op.value_size):
             _unfused(op, count, pricer, forward, backward)
         elif op.kind in ("attention", "scan"):
             name = label(op, forward["attention"])
@@ -257,8 +260,8 @@ def _unfused(
             "values": pricer.gemm_s(batched, rows, op.value_size, op.keys),
         }
     )
-    if op.key_size % 8.0:
-        each = scaled(each, 1.0 / UNALIGNED_SHARE)
+    if ops.anywhere(op.key_size % 8.0 != 0.0):
+        each = ops.where(op.key_size % 8.0 != 0.0, scaled(each, 1.0 / UNALIGNED_SHARE), each)
     name = label(op, forward["gemm"])
     forward["gemm"][name] = scaled(each, count)
     backward["gemm"][name] = scaled(each, 2.0 * count)
@@ -282,9 +285,8 @@ def _traffic(model: ModelSpec, workload: Workload, plan: Plan, network: Network)
         name = f"blocks {index}"
         if ops.anywhere(plan.tp > 1.0):
             each = network.ring_s(message, plan.tp, 1.0, 2.0)
-            routed = float(sum(1 for layer in block.sublayers if isinstance(layer, Experts)))
-            # Experts that are whole on their device need no reduction.
-            reductions = len(block.sublayers) - ops.where(etp == 1.0, routed, 0.0)
+            whole = ops.where(etp == 1.0, 0.0, 1.0)
+            reductions = sum(whole if isinstance(layer, Experts) else 1.0 for layer in block.sublayers)
             tensor[name] = scaled(each, block.count * reductions)
             if plan.sequence_parallel:
                 regather[name] = scaled(network.ring_s(message, plan.tp, 1.0, 1.0), block.count * reductions)
@@ -335,15 +337,15 @@ def _head(table: tuple[Op, ...], workload: Workload, plan: Plan, network: Networ
 
 def _hop(model: ModelSpec, workload: Workload, plan: Plan, network: Network) -> float:
     """Handing activations to the next stage and gradients back, for one micro-batch."""
-    if ops.everywhere(plan.pp == 1.0):
+    if not ops.anywhere(plan.pp > 1.0):
         return 0.0
     tokens = plan.micro_batch * workload.seq_len / plan.cp
     message = tokens * model.hidden * workload.precision.activation_bits / 8.0 / plan.tp
     far = plan.devices > network.devices_per_node
     bandwidth = ops.where(far, network.inter_bytes_per_s, network.intra_bytes_per_s)
     latency = ops.where(far, network.inter_latency_s, network.intra_latency_s) + HOP_S
-    each = scaled(collectives.point_to_point_time_s(message, bandwidth, latency), 2.0 * plan.interleave)
-    return ops.where(plan.pp > 1.0, each, 0.0)
+    hop = scaled(collectives.point_to_point_time_s(message, bandwidth, latency), 2.0 * plan.interleave)
+    return ops.where(plan.pp > 1.0, hop, 0.0)
 
 
 def streamed_s(model: ModelSpec, local: Local, workload: Workload, plan: Plan, network: Network) -> float:
@@ -353,7 +355,7 @@ def streamed_s(model: ModelSpec, local: Local, workload: Workload, plan: Plan, n
     moved = 0.0
     if "parameters" in plan.offload:
         # Once for each pass; ZeRO-3 brings a shard each and gathers the rest.
-        moved += 2.0 * (local.sharded if plan.zero >= 3 else local.all) * workload.precision.weight_bits / 8.0
+        moved += 2.0 * ops.where(plan.zero >= 3, local.sharded, local.all) * workload.precision.weight_bits / 8.0
     if "activations" in plan.offload:
         saved, _ = block_activations(model, workload, plan)
         moved += 2.0 * saved / plan.pp
@@ -400,24 +402,26 @@ def _data(local: Local, workload: Workload, plan: Plan, network: Network, pricer
     gradients = memory.gradient_bytes(sourced(local.dense, "dense weights of one device"), 2.0)
     etp = plan.expert_tp
     found = {"gather": 0.0, "gathers": 0.0, "reduce": 0.0, "offloaded": 0.0}
-    shared = ops.anywhere(plan.ranks > 1.0)
-    if plan.zero >= 3 and shared:
-        found["gather"] = network.ring_s(gathered, plan.shards, plan.tp, 1.0)
+    sharded = (plan.zero >= 3) & (plan.ranks > 1.0)
+    whole = (plan.zero < 3) & (plan.ranks > 1.0)
+    if ops.anywhere(sharded):
+        found["gather"] = ops.where(sharded, network.ring_s(gathered, plan.shards, plan.tp, 1.0), 0.0)
         found["gathers"] = 3.0 if trained else 2.0
         if ops.anywhere(plan.replicas > 1.0):
-            found["reduce"] = network.ring_s(gradients / plan.shards, plan.replicas, plan.tp * plan.shards, 2.0)
-    elif shared and trained:
+            across = network.ring_s(gradients / plan.shards, plan.replicas, plan.tp * plan.shards, 2.0)
+            found["reduce"] = ops.where(sharded, across, 0.0)
+    if trained and ops.anywhere(whole):
         copies = ops.maximum(plan.ranks * plan.tp / (plan.ep * etp), 1.0)
         routed = memory.gradient_bytes(sourced(local.experts, "expert weights of one device"), 2.0)
-        reduce = total(
+        reduced = total(
             {
                 "dense": network.ring_s(gradients, plan.ranks, plan.tp, 2.0),
                 "experts": network.ring_s(routed, copies, plan.ep * etp, 2.0),
             }
         )
-        found["reduce"] = ops.where(plan.ranks > 1.0, reduce, 0.0)
-    kept = local.sharded if plan.zero >= 2 else local.all
-    updated = trained * (local.sharded if plan.zero >= 1 else local.all)
+        found["reduce"] = ops.where(whole, reduced, found["reduce"])
+    kept = ops.where(plan.zero >= 2, local.sharded, local.all)
+    updated = trained * ops.where(plan.zero >= 1, local.sharded, local.all)
     found["accumulated"] = pricer.memory_s(trained * kept, 0.0)
     moves = _update_bytes(workload) / _update_bytes(replace(workload, optimizer="adamw"))
     found["updated"] = pricer.memory_s(0.0 if "optimizer" in plan.offload else updated * moves, 0.0)

@@ -54,7 +54,7 @@ def step_time(
     parts = assemble(terms, stack, pricer.profile.host_layer_s)
     # Differences of equal times leave dust where nothing is exposed.
     least = 1e-13 * sum(parts.values())
-    return {name: value for name, value in parts.items() if value > least}
+    return {name: ops.where(value > least, value, 0.0) for name, value in parts.items() if ops.anywhere(value > least)}
 
 
 def forward_time(
@@ -168,7 +168,7 @@ def _block_parts(terms: Terms, stack: Stack, pace: float, host_layer_s: float) -
     layers = terms.layers + terms.expert_layers * stack.expert_launches
     busy = 1.0 + TENSOR_LAUNCHES * (terms.tensor_parallel - 1.0) / 7.0
     host = scaled(host_layer_s, layers * passes * busy * stack.host)
-    parts["waiting for launches"] = schedule.host_bound_time_s(device, host) - device
+    parts["waiting for launches"] = schedule.launch_wait_s(device, host)
     return parts
 
 

@@ -5,27 +5,38 @@ from capacity.formula import formula
 
 
 @formula(unit="s", symbol="t_exp")
-def exposed_time_s(compute_s: float, communication_s: float, overlap: float, sharpness: float = 6.0) -> float:
+def exposed_time_s(compute_s: float, communication_s: float, overlap: float, degree: float = 6.0) -> float:
     """Communication that compute does not hide.
 
     1. Only the fraction `overlap` of the communication can run beside compute.
-    2. Perfect overlap would leave max(0, hidden - compute); a smooth maximum (a p-norm) replaces the
+    2. Perfect overlap would leave max(0, hidden - compute); a smooth maximum (the 6-norm) replaces the
        sharp one, because near the balance neither hides the other wholly.
-    Valid for: compute above nought.
+    3. With r = hidden / compute the norm is longer by root = (1 + r^6)^(1/6); root^6 - 1 = r^6 is divided by its factors
+       so that little left exposed is not lost in the difference of long times.
+    Valid for: compute above nought; the norm's degree is 6.
     """
     hidden = communication_s * overlap
-    together: float = (compute_s**sharpness + hidden**sharpness) ** (1.0 / sharpness)
-    return together - compute_s + communication_s - hidden
+    squared = (hidden / compute_s) * (hidden / compute_s)
+    sixth = squared * squared * squared
+    root = (1.0 + sixth) ** (1.0 / degree)
+    longer = sixth / ((root + 1.0) * (root * root * (root * root + 1.0) + 1.0))
+    exposed: float = compute_s * longer + communication_s - hidden
+    return exposed
 
 
-@formula(unit="s", symbol="t_layer")
-def host_bound_time_s(device_s: float, host_s: float, sharpness: float = 4.0) -> float:
-    """Time of a stretch of kernels that one host thread launches while the device works.
+@formula(unit="s", symbol="t_wait")
+def launch_wait_s(device_s: float, host_s: float) -> float:
+    """How much longer a stretch of kernels takes because one host thread launches them while the device works.
 
-    1. The slower of device and launching host, as a smooth maximum: queues drain and fill.
+    1. The slower of device and launching host, as a smooth maximum (the 4-norm): queues drain and fill.
+    2. Less the device's own time: with r = host / device and root = (1 + r^4)^(1/4), root - 1 = r^4 / ((root + 1) (root^2 + 1)).
+    Valid for: device time above nought.
     """
-    slower: float = (device_s**sharpness + host_s**sharpness) ** (1.0 / sharpness)
-    return slower
+    squared = (host_s / device_s) * (host_s / device_s)
+    fourth = squared * squared
+    root = (1.0 + fourth) ** 0.25
+    wait: float = device_s * fourth / ((root + 1.0) * (root * root + 1.0))
+    return wait
 
 
 @formula(unit="s", symbol="t_host", cite="rajbhandari2021")

@@ -1,0 +1,456 @@
+"""Columns of cases in, columns of quantities out: the same formulas as one estimate, a chunk of rows at a time.
+
+1. Rows are grouped by what is structure: which options are given, every word, and what models are made of.
+2. Each model of a group is built once; its sizes become columns (`stacking`).
+3. A chunk of a group that fits the cache is one call of the estimators, whose numbers are columns.
+4. What cannot be a column is estimated row by row, each case once, and counted.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from capacity.errors import CapacityError, InputError, UnknownNameError
+from capacity.estimators import layout
+from capacity.estimators.assumptions import number
+from capacity.estimators.case import KEYS, PLATFORM_KEYS, read_case
+from capacity.estimators.lowering import Tokens, lower
+from capacity.estimators.refusal import RefusedError, at, noting
+from capacity.estimators.training import account, case_fewest, priced, run_values
+from capacity.estimators.training_memory import weights_of
+from capacity.estimators.training_run import price_run, read_workload
+from capacity.importers.shape import infer_shape
+from capacity.record import Record, replace
+from capacity.spec.workload import TRAINING_MODES
+from capacity.sweeps.stacking import bare, signature, template
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from capacity.estimators.case import Case
+    from capacity.estimators.refusal import Refused
+    from capacity.spec.model import ModelSpec
+
+    Column = np.ndarray
+
+# Rows priced in one call: a column of them fits the first-level cache, all that are alive the second.
+CHUNK_ROWS = 4096
+# Options that are words; any other is a number, which text may spell ("7B").
+WORDS = frozenset(
+    {
+        "model", "config", "mode", "device", "cluster", "precision", "kv_precision", "optimizer", "recompute", "cp_kind",
+        "schedule", "offload", "offload_to", "teacher", "site", "grid", "catalogue", "stack", "engine", "sampling",
+    }
+)  # fmt: skip
+# Options that say which model.
+MODELS = ("params", "model", "config")
+# Units of numbers that text may spell.
+UNITS = {"nvme_bandwidth": "byte/s", "price": "USD/h", "ttft_slo": "s", "tpot_slo": "s"}
+
+
+class Answer(Record):
+    """Quantities of many cases, a row each.
+
+    values: by full name ("train.step_time"), float64, NaN where a row has none; errors: why a row has no answer, None where
+    it has one; singly: rows that were not priced as columns.
+    """
+
+    values: dict[str, Column]
+    errors: Column
+    singly: int = 0
+
+
+def estimate_columns(request: Mapping[str, Any], *, chunk_rows: int = CHUNK_ROWS) -> dict[str, Column]:
+    """Every quantity of many cases by its full name, as float64 columns.
+
+    request: the options of `capacity.estimate`, each a value for all cases or a column of them (NaN or None: not given).
+    Raises InputError for a row that makes no sense; `answer_columns` gives its reason as a value instead.
+    """
+    answer = answer_columns(request, chunk_rows=chunk_rows)
+    for row, error in enumerate(answer.errors):
+        if error is not None:
+            raise InputError(f"row {row}: {error}")
+    return answer.values
+
+
+def answer_columns(request: Mapping[str, Any], *, chunk_rows: int = CHUNK_ROWS) -> Answer:
+    """Every quantity of many cases; rows that make no sense have a reason instead."""
+    cases = _Cases(request)
+    found = _Found(cases.rows)
+    with np.errstate(all="ignore"):
+        for group in cases.groups():
+            for mode in group.modes:
+                _price_group(group, mode, found, chunk_rows)
+    return found.answer()
+
+
+class _Found:
+    """Results as they come, scattered to their rows."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.values: dict[str, Column] = {}
+        self.errors = np.full(rows, None, dtype=object)
+        self.singly = 0
+
+    def put(self, where: Any, name: str, values: Any) -> None:
+        """Give rows their values of a quantity."""
+        column = self.values.get(name)
+        if column is None:
+            column = self.values[name] = np.full(self.rows, 0.0 if _is_part(name) else np.nan)
+        column[where] = values
+
+    def answer(self) -> Answer:
+        """All of it; a part of memory or time that a row has nothing of is nought, in a row without an answer unknown."""
+        bad = self.errors != None  # noqa: E711 - element by element
+        for name, column in self.values.items():
+            if _is_part(name):
+                column[np.isnan(self.values[f"{name.split('.', 1)[0]}.fits"])] = np.nan
+            column[bad] = np.nan
+        return Answer(self.values, self.errors, self.singly)
+
+
+def _is_part(name: str) -> bool:
+    return name.count(".") > 1
+
+
+class _Group:
+    """Rows of one structure.
+
+    words: options all rows share; numbers: those that are columns, of these rows; models: that they name; codes: which.
+    """
+
+    def __init__(
+        self,
+        where: Any,
+        words: dict[str, Any],
+        numbers: dict[str, Column],
+        models: list[ModelSpec],
+        codes: Column | None,
+        error: str | None,
+    ) -> None:
+        self.where = where
+        self.words = words
+        self.numbers = numbers
+        self.models = models
+        self.codes = codes
+        self.error = error
+
+    @property
+    def rows(self) -> int:
+        """How many."""
+        return len(self.where)
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """Sections of the answer."""
+        mode = self.words.get("mode")
+        return (mode,) if mode else ("train", "serve")
+
+
+class _Cases:
+    """A request of columns, read: words as codes, numbers as floats."""
+
+    def __init__(self, request: Mapping[str, Any]) -> None:
+        self.rows = _length(request)
+        self.shared: dict[str, Any] = {}
+        self.words: dict[str, tuple[list[Any], Column]] = {}
+        self.numbers: dict[str, Column] = {}
+        self.faults: dict[int, str] = {}
+        for key, value in request.items():
+            if key not in KEYS:
+                raise UnknownNameError("option", key, KEYS)
+            self._read(key, value)
+
+    def _read(self, key: str, value: Any) -> None:
+        if not _is_column(value):
+            if value is not None and value == value:
+                self.shared[key] = value
+            return
+        column = np.asarray(value)
+        if key not in WORDS and column.dtype.kind in "biuf":
+            self.numbers[key] = np.ascontiguousarray(column, dtype=np.float64)
+            return
+        if column.dtype.kind in "biuf" and key == "grid":
+            self.numbers[key] = np.ascontiguousarray(column, dtype=np.float64)
+            return
+        kinds, codes = _factorised(column)
+        if key in WORDS:
+            self.words[key] = (kinds, codes)
+            return
+        numbers = np.array([self._number(key, kind, codes, code) for code, kind in enumerate(kinds)] + [np.nan])
+        self.numbers[key] = numbers[codes]
+
+    def _number(self, key: str, value: Any, codes: Column, code: int) -> float:
+        """A number that is text in a column; what is none becomes a fault of its rows."""
+        from capacity.quantities import parse
+
+        try:
+            return float(parse(value, UNITS.get(key, "1")) if isinstance(value, str) else value)
+        except (CapacityError, TypeError, ValueError) as error:
+            text = str(error) if isinstance(error, CapacityError) else f"{value!r:.60} is not a number"
+            for row in np.flatnonzero(codes == code):
+                self.faults.setdefault(int(row), f"--{key.replace('_', '-')}: {text}")
+            return float("nan")
+
+    def groups(self) -> Iterator[_Group]:
+        """Rows of one structure together, in the order of their first."""
+        models, model_codes, shapes = self._models()
+        ids = np.zeros(self.rows, dtype=np.int64)
+        for _, codes in self.words.values():
+            ids = _refined(ids, codes)
+        for column in self.numbers.values():
+            missing = np.isnan(column)
+            if missing.any():
+                ids = _refined(ids, missing)
+        if model_codes is not None:
+            kinds = {shape: code for code, shape in enumerate(dict.fromkeys(shapes))}
+            ids = _refined(ids, np.array([*(kinds[shape] for shape in shapes), -1])[model_codes])
+        if self.faults:
+            faulty = np.zeros(self.rows, dtype=np.int64)
+            faulty[list(self.faults)] = np.arange(1, len(self.faults) + 1)
+            ids = _refined(ids, faulty)
+        for where in _rows_by(ids):
+            head = int(where[0])
+            words = self.shared | {
+                key: kinds[codes[head]] for key, (kinds, codes) in self.words.items() if codes[head] >= 0
+            }
+            numbers = {key: column[where] for key, column in self.numbers.items() if column[head] == column[head]}
+            error = self.faults.get(head)
+            used: list[Any] = []
+            chosen = None
+            if model_codes is not None and model_codes[head] >= 0:
+                codes = model_codes[where]
+                own, chosen = np.unique(codes, return_inverse=True)
+                used = [models[code] for code in own]
+                if isinstance(used[0], str):
+                    used, chosen, error = [], None, error or str(used[0])
+                else:
+                    words = {key: value for key, value in words.items() if key not in MODELS}
+                    numbers.pop("params", None)
+            yield _Group(where, words, numbers, used, chosen, error)
+
+    def _models(self) -> tuple[list[Any], Column | None, list[Any]]:
+        """Each model named or inferred, built once; which row has which; what each is made of. A faulty one is a line."""
+        named = [name for name in MODELS if name in self.shared or name in self.words or name in self.numbers]
+        if len(named) != 1 or "catalogue" in self.words:
+            return [], None, []
+        (name,) = named
+        kinds: list[Any]
+        if name in self.numbers:
+            sizes, codes = np.unique(self.numbers[name], return_inverse=True)
+            kinds, codes = sizes.tolist(), np.where(np.isnan(sizes)[codes], -1, codes)
+        elif name in self.words:
+            kinds, codes = self.words[name]
+        else:
+            kinds, codes = [self.shared[name]], np.zeros(self.rows, dtype=np.int64)
+        folders = tuple(self.shared.get("catalogue", ()))
+        models = [_model(name, kind, folders) for kind in kinds]
+        return models, codes, [model if isinstance(model, str) else signature(model) for model in models]
+
+
+def _model(name: str, value: Any, folders: tuple[Any, ...]) -> ModelSpec | str:
+    """A model of a request; where it names none, why not."""
+    try:
+        if name != "params":
+            return read_case({name: value, "catalogue": folders}).model
+        size = number("--params", value, "1", 1e6, 1e13)
+        return infer_shape(size) if size is not None and size == size else "no number of parameters"
+    except CapacityError as error:
+        return str(error)
+
+
+def _price_group(group: _Group, mode: str, found: _Found, chunk_rows: int) -> None:
+    """One section of the answers of a group."""
+    if group.error is not None:
+        found.errors[group.where] = group.error
+        return
+    if mode not in TRAINING_MODES or not _is_columnar(group):
+        _price_singly(group, mode, found)
+        return
+    make = template(group.models) if group.models else None
+    fewest = _fewest(group, mode, make)
+    for start in range(0, group.rows, chunk_rows):
+        part = slice(start, start + chunk_rows)
+        where = group.where[part]
+        with noting() as refused:
+            try:
+                values = _priced(group, mode, part, make, fewest)
+            except CapacityError as error:
+                # The same is wrong in every row; what to tell each may still differ.
+                told = error.message if isinstance(error, RefusedError) else partial(_said, str(error))
+                refused.append((np.ones(len(where), dtype=bool), told))
+                values = {}
+        for name, value in values.items():
+            found.put(where, f"{mode}.{name}", value)
+        _note(found, where, refused)
+
+
+def _said(text: str, _: Any) -> str:
+    return text
+
+
+def _priced(group: _Group, mode: str, part: slice, make: Any, fewest: Column | None) -> dict[str, Any]:
+    """Quantities of a chunk of a group."""
+    case = _case(group, mode, part, make)
+    workload, devices = read_workload(case)
+    run = price_run(case, case.model, workload, case.cluster, devices)
+    told = account(case, run, fewest=None if fewest is None else _thin(fewest[part]))
+    return run_values(run, told) | {"fits": run.fits}
+
+
+def _is_columnar(group: _Group) -> bool:
+    """Whether rows can be columns: no layout has to be searched, and nothing is asked of the platform under them."""
+    given = {*group.words, *group.numbers}
+    stated = bool(group.models) and layout.leaves_nothing_open(group.models[0], given)
+    return stated and given.isdisjoint(PLATFORM_KEYS)
+
+
+def _case(group: _Group, mode: str, part: Any, make: Any) -> Case:
+    """The case of a chunk of a group, whose numbers are columns."""
+    request = group.words | {"mode": mode} | {key: _thin(column[part]) for key, column in group.numbers.items()}
+    if make is not None and group.codes is not None:
+        codes = group.codes[part]
+        taken: dict[int, Any] = {}
+
+        def take(column: Column) -> Any:
+            if id(column) not in taken:
+                taken[id(column)] = _thin(column[codes])
+            return taken[id(column)]
+
+        request["model"] = make(take)
+    case = read_case(request)
+    return replace(case, cluster=bare(case.cluster), profile=bare(case.profile))
+
+
+def _fewest(group: _Group, mode: str, make: Any) -> Column | None:
+    """The fewest devices that hold each case, found once for cases that differ in nothing it depends on; None: not here."""
+    ids = np.zeros(group.rows, dtype=np.int64)
+    if group.codes is not None:
+        ids = _refined(ids, group.codes)
+    for key in ("seq_len", "lora_rank", "devices", "nodes", "dp", "tp", "pp", "cp", "params"):
+        # A layout matters where it says how many devices there are, and these are less than a node.
+        counts = "devices" in group.numbers or "nodes" in group.words or "devices" in group.words
+        if key in group.numbers and not (counts and key in ("dp", "tp", "pp", "cp")):
+            _, codes = np.unique(group.numbers[key], return_inverse=True)
+            ids = _refined(ids, codes)
+    _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
+    if len(first) * 4 > group.rows:
+        return None
+    try:
+        with noting():
+            case = _case(group, mode, first, make)
+            workload, _ = read_workload(case)
+            weights = weights_of(lower(case.model, Tokens()))
+            fewest = case_fewest(case, case.model, weights, workload)
+    except CapacityError:
+        return None
+    held = np.nan if fewest is None else fewest
+    return np.broadcast_to(np.asarray(held, dtype=np.float64), (len(first),))[inverse]
+
+
+def _price_singly(group: _Group, mode: str, found: _Found) -> None:
+    """One section of the answers of a group whose rows cannot be columns: each different case once."""
+    known: dict[tuple[Any, ...], dict[str, Any] | str] = {}
+    columns = dict(group.numbers)
+    for row, where in enumerate(group.where):
+        key = tuple(float(column[row]) for column in columns.values())
+        if group.codes is not None:
+            key = (*key, int(group.codes[row]))
+        if key not in known:
+            request = group.words | {"mode": mode} | {name: float(column[row]) for name, column in columns.items()}
+            if group.codes is not None:
+                request["model"] = group.models[int(group.codes[row])]
+            try:
+                known[key] = section_values(request, mode)
+            except CapacityError as error:
+                known[key] = str(error)
+            found.singly += 1
+        values = known[key]
+        if isinstance(values, str):
+            _refuse(found, np.array([where]), values)
+            continue
+        for name, value in values.items():
+            found.put(where, f"{mode}.{name}", value)
+
+
+def section_values(request: dict[str, Any], mode: str) -> dict[str, Any]:
+    """Every quantity of one section of one case, and whether it fits."""
+    case = read_case(request)
+    if mode in TRAINING_MODES:
+        workload, devices = read_workload(case)
+        run, told = priced(case, workload, devices)
+        return run_values(run, told) | {"fits": run.fits}
+    from capacity.estimators.replica import load_replica
+    from capacity.estimators.serving import load_values
+    from capacity.estimators.serving_case import read_service
+
+    workload, service = read_service(case)
+    load = load_replica(case, case.model, workload, case.cluster, service)
+    return load_values(case, load) | {"fits": load.fits}
+
+
+def _refuse(found: _Found, where: Column, text: str) -> None:
+    """Give rows that have no reason yet this one."""
+    open_rows = where[found.errors[where] == None]  # noqa: E711 - element by element
+    found.errors[open_rows] = text
+
+
+def _note(found: _Found, where: Column, refused: Refused) -> None:
+    """Give the rows that were refused their reasons, the first of each."""
+    for condition, message in refused:
+        for index in np.flatnonzero(condition):
+            if found.errors[where[index]] is None:
+                found.errors[where[index]] = message(partial(at, index=int(index)))
+
+
+def _thin(column: Column) -> Any:
+    """A column, or the one number in all its rows."""
+    first = column[0]
+    return at(column, 0) if (column == first).all() else column
+
+
+def _length(request: Mapping[str, Any]) -> int:
+    lengths = {key: len(value) for key, value in request.items() if _is_column(value)}
+    if len(set(lengths.values())) > 1:
+        shown = ", ".join(f"{key} {length}" for key, length in lengths.items())
+        raise InputError(f"columns of a request differ in length ({shown}); give each a value a row, or one for all")
+    return next(iter(lengths.values()), 1)
+
+
+def _is_column(value: Any) -> bool:
+    return not isinstance(value, (str, tuple)) and hasattr(value, "__len__") and not isinstance(value, dict)
+
+
+def _factorised(column: Column) -> tuple[list[Any], Column]:
+    """The different values of a column of objects, and which row has which; -1 where it has none."""
+    kinds: dict[Any, int] = {}
+    codes = np.empty(len(column), dtype=np.int64)
+    for row, value in enumerate(column.tolist()):
+        missing = value is None or (not isinstance(value, (str, tuple, Record)) and value != value)
+        codes[row] = -1 if missing or value == "" else kinds.setdefault(value, len(kinds))
+    return list(kinds), codes
+
+
+def _refined(ids: Column, codes: Column) -> Column:
+    """Groups cut further by a code of their rows, from -1 on; numbered densely, so that they never overflow."""
+    codes = codes.astype(np.int64) + 1
+    joined = ids * (int(codes.max(initial=0)) + 1) + codes
+    if (joined == joined[0]).all():
+        return np.zeros(len(ids), dtype=np.int64)
+    return np.unique(joined, return_inverse=True)[1].astype(np.int64)
+
+
+def _rows_by(ids: Column) -> Iterator[Column]:
+    """Row numbers of each group."""
+    if not len(ids):
+        return
+    if (ids == ids[0]).all():
+        yield np.arange(len(ids))
+        return
+    order = np.argsort(ids, kind="stable")
+    starts = np.flatnonzero(np.diff(ids[order], prepend=-1))
+    yield from np.split(order, starts[1:])

@@ -1,0 +1,109 @@
+"""A column of cases gives what each case alone gives: the same quantities, the same refusals."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import capacity
+from capacity.errors import CapacityError
+from capacity.sweeps.columns import answer_columns, estimate_columns
+
+DEGREES = st.sampled_from([1.0, 1.0, 2.0, 3.0, 4.0, 8.0, 16.0])
+# What a row says; a layout is given whole, or in part and searched.
+LAYOUT = {
+    "tp": DEGREES,
+    "pp": DEGREES,
+    "dp": DEGREES,
+    "zero": st.sampled_from([0.0, 1.0, 2.0, 3.0, 4.0]),
+    "micro_batch": st.sampled_from([1.0, 2.0, 5.0]),
+    "recompute": st.sampled_from(["none", "selective", "full"]),
+}
+OTHERS = {
+    "cp": st.sampled_from([1.0, 1.0, 2.0]),
+    "ep": st.sampled_from([1.0, 2.0, 8.0]),
+    "etp": st.sampled_from([1.0, 2.0]),
+    "replicas": st.sampled_from([1.0, 2.0]),
+    "interleave": st.sampled_from([1.0, 2.0]),
+    "recompute_share": st.sampled_from([0.5, 1.0]),
+    "schedule": st.sampled_from(["1f1b", "gpipe", "zero-bubble", "dualpipe"]),
+    "cp_kind": st.sampled_from(["ring", "ulysses"]),
+    "offload": st.sampled_from(["", "optimizer", "optimizer,parameters", "activations"]),
+    "batch": st.sampled_from([64.0, 512.0, 1024.0, 960.0]),
+    "seq_len": st.integers(100, 200_000).map(float),
+    "tokens": st.floats(1e8, 1e13),
+    "devices": st.sampled_from([4.0, 8.0, 64.0, 100.0, 512.0]),
+    "optimizer": st.sampled_from(["adamw", "muon", "sgd"]),
+    "precision": st.sampled_from(["bf16", "fp8", "fp32"]),
+    "stack": st.sampled_from(["megatron-core", "deepspeed", "fsdp", "megatron-lm"]),
+    "price": st.floats(0.1, 20.0),
+    "pue": st.floats(0.9, 2.0),
+    "eval_tokens": st.sampled_from([1e6, 1e8]),
+    "ramp_tokens": st.sampled_from([1e7, 1e9]),
+}
+MODELS = (
+    {"params": st.floats(2e6, 2e12)},
+    {"model": st.sampled_from(["llama-3.1-8b", "llama-3.1-70b", "llama-3.2-1b", "mixtral-8x7b", "deepseek-v3"])},
+)
+DEVICES = ("h100-sxm", "a100-sxm-80gb", "tpu-v5p", "mi300x")
+
+
+@st.composite
+def requests(draw):
+    """Columns of a few rows, some values left out."""
+    rows = draw(st.integers(1, 6))
+    what = draw(st.sampled_from(MODELS)) | LAYOUT
+    what |= {name: OTHERS[name] for name in draw(st.sets(st.sampled_from(sorted(OTHERS)), max_size=6))}
+    request = {name: draw(st.lists(values, min_size=rows, max_size=rows)) for name, values in what.items()}
+    request["device"] = [draw(st.sampled_from(DEVICES)) for _ in range(rows)]
+    mode = draw(st.sampled_from(["train", "train", "finetune", "lora"]))
+    return {"mode": mode} | {name: np.array(values) for name, values in request.items()}
+
+
+@settings(max_examples=60, deadline=None)
+@given(requests())
+def test_columns_equal_single_estimates(request):
+    mode = request["mode"]
+    answer = answer_columns(request)
+    for row in range(len(request["tp"])):
+        alone = {
+            name: value if isinstance(value, str) else value[row].item()
+            for name, value in request.items()
+            if isinstance(value, str) or value[row] != ""
+        }
+        try:
+            section = capacity.estimate(**alone).sections[mode]
+        except CapacityError as error:
+            assert answer.errors[row] == str(error)
+            assert all(math.isnan(column[row]) for column in answer.values.values())
+            continue
+        assert answer.errors[row] is None
+        told = {f"{mode}.{name}": quantity.mid for name, quantity in section.quantities.items()}
+        for part in ("memory", "time"):
+            told |= {f"{mode}.{part}.{name}": value for name, value in section.breakdowns[part].items()}
+        told[f"{mode}.fits"] = float(section.fits)
+        for name, value in told.items():
+            assert answer.values[name][row] == pytest.approx(value, rel=1e-9), name
+        others = {name: column[row] for name, column in answer.values.items() if name not in told}
+        assert all(value == 0.0 or math.isnan(value) for value in others.values()), others
+    assert answer.singly == 0 or "ep" not in request
+
+
+def test_chunks_of_any_size_give_the_same_rows():
+    rng = np.random.default_rng(0)
+    request = {
+        "mode": "train",
+        "params": rng.choice([1e9, 7e9, 70e9], 500),
+        "seq_len": rng.integers(512, 32768, 500),
+        "recompute": "full",
+        "micro_batch": 1,
+        "zero": rng.integers(0, 4, 500),
+        "device": rng.choice(["h100-sxm", "b200"], 500),
+        "batch": 1024,
+    } | {name: rng.choice([1, 2, 4, 8], 500) for name in ("tp", "pp", "dp")}
+    whole, cut = estimate_columns(request), estimate_columns(request, chunk_rows=17)
+    assert whole.keys() == cut.keys()
+    for name, column in whole.items():
+        np.testing.assert_allclose(cut[name], column, rtol=1e-12, err_msg=name)
