@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from html import escape
 from io import BytesIO, StringIO
+from math import floor, log10
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Paper
 
+from capacity.quantities import format as show
 from capacity.rendering.style import harmless
 
 if TYPE_CHECKING:
@@ -101,6 +103,32 @@ def quiet(axes: Axes, *, keep: str = "bottom") -> None:
     for side, spine in axes.spines.items():
         spine.set_visible(side in keep.split())
     axes.tick_params(length=0)
+
+
+def plain_ticks(axis: Any, unit: str = "1", *, most: int = 7) -> None:
+    """Ticks of a logarithmic axis as people write quantities."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(base=10.0, numticks=most))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _place: tick(value, unit)))
+
+
+def tick(value: float, unit: str = "1") -> str:
+    """A round number as the label of a tick; seconds stay seconds, for 100 s is no round number of minutes."""
+    if not value:
+        return "0"
+    return f"{value:g} s" if unit == "s" and value >= 1.0 else show(value, unit, digits=1)
+
+
+def round_numbers(low: float, high: float) -> list[float]:
+    """Round numbers over a range, three to six of them."""
+    tens = range(floor(log10(low)), floor(log10(high)) + 1)
+    for steps in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0)):
+        found = [step * 10.0**ten for ten in tens for step in steps if low <= step * 10.0**ten <= high]
+        if len(found) >= 3:
+            return found
+    return found or [low, high]
 
 
 def themed(svg: str) -> str:

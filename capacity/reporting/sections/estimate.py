@@ -6,6 +6,14 @@ from capacity.rendering import selection, words
 from capacity.reporting.content import Cell, Column, Fact, Facts, Section, Table, Verdict, Words
 from capacity.reporting.documents import estimate_of
 from capacity.reporting.figures import breakdowns, figure
+from capacity.reporting.figures.footprint import footprint
+from capacity.reporting.figures.pareto import pareto
+from capacity.reporting.figures.pipeline import pipeline
+from capacity.reporting.figures.roofline import roofline
+from capacity.reporting.figures.scaling import scaling
+from capacity.reporting.figures.shown import Shown, shown
+from capacity.reporting.figures.tornado import tornado
+from capacity.reporting.sections.explorer import explorer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,11 +49,8 @@ _MOST_DERIVED = 4
 def sections(document: Document, prefix: str) -> tuple[Section, ...]:
     """A section for each kind of work, then what was asked and assumed."""
     answer = estimate_of(document.data, document.name)
-    derived = _derivations(document, answer)
-    return (
-        *(_part(part, derived.get(mode, ()), f"{prefix}{mode}-") for mode, part in answer.sections.items()),
-        _asked(answer, prefix),
-    )
+    parts = shown(answer, document.request)
+    return (*(_part(one, f"{prefix}{one.mode}-") for one in parts), _asked(answer, prefix))
 
 
 def title(answer: Estimate) -> tuple[str, str]:
@@ -61,30 +66,35 @@ def title(answer: Estimate) -> tuple[str, str]:
     return f"{answer.model['name']}: {doing}", " · ".join(facts)
 
 
-def _part(part: Part, derived: tuple[Derivation, ...], prefix: str) -> Section:
+def _part(one: Shown, prefix: str) -> Section:
+    part = one.part
     facts = [_fact(name, part.quantities[name]) for name in _FIRST if name in part.quantities]
-    blocks = [
+    blocks = (
         Words(part.setting, "quiet"),
         Verdict(part.verdict, part.fits),
         Facts(tuple(facts[:_MOST_FACTS])),
         *(Words(warning, "warning") for warning in part.warnings),
-    ]
-    inner = [
-        Section(
-            "Where it goes",
-            (
-                *figure(breakdowns.memory(part), prefix),
-                *figure(breakdowns.time(part), prefix),
-                *figure(breakdowns.time(part, "prefill time"), prefix),
-            ),
-        ),
-        Section("All numbers", (_quantities(part, prefix),)),
-    ]
-    if part.alternatives:
-        inner.append(Section("What else was considered", (_alternatives(part, prefix),)))
-    if derived:
-        inner.append(Section("How the numbers came about", derived))
-    return Section(part.title, tuple(blocks), tuple(inner))
+    )
+    told = (
+        ("Where it goes", (
+            *figure(breakdowns.memory(part), prefix),
+            *figure(breakdowns.time(part), prefix),
+            *figure(pipeline(one), prefix),
+            *figure(breakdowns.time(part, "prefill time"), prefix),
+            *figure(footprint(one), prefix),
+        )),
+        ("What binds", (Words(f"Bound by {part.binding}."), *figure(roofline(one), prefix))),
+        ("How sure this is", figure(tornado(one), prefix)),
+        ("What else was considered", (
+            *([_alternatives(part, prefix)] if part.alternatives else []),
+            *figure(pareto(one), prefix),
+            *figure(scaling(one), prefix),
+            *explorer(one),
+        )),
+        ("All numbers", (_quantities(part, prefix),)),
+        ("How the numbers came about", _derivations(one)),
+    )  # fmt: skip
+    return Section(part.title, blocks, tuple(Section(title, inner) for title, inner in told if inner))
 
 
 def _fact(name: str, quantity: Quantity) -> Fact:
@@ -174,21 +184,13 @@ def _asked(answer: Estimate, prefix: str) -> Section:
     )
 
 
-def _derivations(document: Document, answer: Estimate) -> dict[str, tuple[Derivation, ...]]:
-    """By kind of work; nothing where the question cannot be asked again here."""
-    if document.request is None:
-        return {}
-    from capacity.estimators.answer import values
-    from capacity.formula import ledger
+def _derivations(one: Shown) -> tuple[Derivation, ...]:
+    """Of the leading numbers; nothing where the question cannot be asked again here."""
     from capacity.reporting.derivations import derive
 
-    with ledger():
-        found = values(**document.request)
-    told: dict[str, tuple[Derivation, ...]] = {}
-    for mode, part in answer.sections.items():
-        names = [name for name in _DERIVED if name in part.quantities and f"{mode}.{name}" in found][:_MOST_DERIVED]
-        seen: set[str] = set()
-        told[mode] = tuple(
-            derive(words.label(name), f"{mode}.{name}", found[f"{mode}.{name}"], seen=seen) for name in names
-        )
-    return told
+    seen: set[str] = set()
+    names = [name for name in _DERIVED if name in one.part.quantities and f"{one.mode}.{name}" in one.found]
+    return tuple(
+        derive(words.label(name), f"{one.mode}.{name}", one.found[f"{one.mode}.{name}"], seen=seen)
+        for name in names[:_MOST_DERIVED]
+    )
