@@ -27,6 +27,7 @@ COMMANDS = {
     "bench": "measure this machine: kernels, training, compressed inference",
     "calibrate": "fit kernel laws to measurements",
     "validate": "hold predictions against measurements",
+    "plot": "one figure, with its data",
     "report": "a page or a document: an estimate, or what other commands found",
 }
 

@@ -75,39 +75,11 @@ def run(options: dict[str, Any]) -> None:
 
     found = compress(**request)
     if options["json"]:
-        from capacity.rendering.record import json
+        from capacity.rendering.record import compression_record, json
 
-        write(
-            json(
-                {
-                    "schema": 1,
-                    "kind": "compress",
-                    "request": {k: str(v) for k, v in request.items()},
-                    "methods": [_record(one) for one in found],
-                }
-            )
-        )
+        write(json(compression_record(request, found)))
         return
     write("\n".join(_screen(found, style(plain=options["plain"]))) + "\n")
-
-
-def _record(one: Answer) -> dict[str, Any]:
-    numbers = {
-        name: None if value is None else {"low": value.low, "mid": value.mid, "high": value.high, "unit": value.unit}
-        for name, value in (
-            ("memory_per_device", one.memory),
-            ("tokens_per_s_per_user", one.tokens_per_s),
-            ("energy_per_token", one.energy),
-            ("cost_per_million_tokens", one.cost),
-        )
-    }
-    quality = None
-    if one.quality is not None:
-        quality = [{name: getattr(row, name) for name in row._fields} for row in one.quality]
-    return {
-        "method": one.method, "title": one.title, "kind": one.kind, "fits": one.fits, "reached": one.reached,
-        "missed": list(one.missed), **numbers, "quality": quality, "note": one.note,
-    }  # fmt: skip
 
 
 def _screen(found: list[Answer], chosen: Style) -> list[str]:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+    from capacity.estimators.compression import Option
     from capacity.spec.estimate import Estimate
 
 
@@ -21,6 +22,36 @@ def record(estimate: Estimate) -> dict[str, Any]:
     whole = {"schema": estimate.schema, "kind": "estimate", **asdict(estimate)}
     result: dict[str, Any] = _plain(whole)
     return result
+
+
+def compression_record(request: dict[str, Any], found: list[Option]) -> dict[str, Any]:
+    """The methods that `capacity compress` weighed, those that reach the target first."""
+    methods = [_method(one) for one in found]
+    return {
+        "schema": 1,
+        "kind": "compress",
+        "request": {name: str(value) for name, value in request.items()},
+        "methods": methods,
+    }
+
+
+def _method(one: Option) -> dict[str, Any]:
+    numbers = {
+        name: None if value is None else {"low": value.low, "mid": value.mid, "high": value.high, "unit": value.unit}
+        for name, value in (
+            ("memory_per_device", one.memory),
+            ("tokens_per_s_per_user", one.tokens_per_s),
+            ("energy_per_token", one.energy),
+            ("cost_per_million_tokens", one.cost),
+        )
+    }
+    quality = None
+    if one.quality is not None:
+        quality = [{name: getattr(row, name) for name in row._fields} for row in one.quality]
+    return {
+        "method": one.method, "title": one.title, "kind": one.kind, "fits": one.fits, "reached": one.reached,
+        "missed": list(one.missed), **numbers, "quality": quality, "note": one.note,
+    }  # fmt: skip
 
 
 def json(what: Any) -> str:

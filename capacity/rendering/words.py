@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _ACRONYMS = {
     "mfu": "MFU", "mbu": "MBU", "flop": "FLOPs", "kv": "KV", "ttft": "TTFT", "tpot": "TPOT", "pue": "PUE",
     "usd": "USD", "hbm": "HBM", "lora": "LoRA", "zero": "ZeRO", "moe": "MoE", "gemm": "GEMM", "tdp": "TDP",
-    "l2": "L2", "co2": "CO2",
+    "l2": "L2", "co2": "CO2", "slo": "SLO",
 }  # fmt: skip
 # The unit a name ends in; the longest ending that fits is the one meant.
 _UNITS = {

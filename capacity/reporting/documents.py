@@ -106,6 +106,18 @@ def estimated(request: dict[str, Any]) -> Document:
     return Document("estimate", "estimate", record(estimate(**request)), request)
 
 
+def compressed(request: dict[str, Any]) -> Document:
+    """The methods that make a model smaller, for a question with the options of `capacity compress`."""
+    from capacity.estimators.compression import compress
+    from capacity.rendering.record import compression_record
+    from capacity.rendering.record import json as written
+
+    record = json.loads(written(compression_record(request, compress(**request))))
+    return Document(
+        "compress", f"{request.get('model', 'model')} on {request.get('device', 'a device')}", record, request
+    )
+
+
 def validated(kind: str) -> Document:
     """The scores of a kind of predictions against the project's own measurements, with the predictions."""
     from capacity.validation import validate
@@ -146,7 +158,8 @@ def remade(kept: dict[str, Any]) -> Document:
     if kept["kind"] == "validation":
         return validated(request["validate"])
     request = {name: tuple(value) if isinstance(value, list) else value for name, value in request.items()}
-    return estimated({**request, **_restored(kept.get("files", {}), request)})
+    request |= _restored(kept.get("files", {}), request)
+    return compressed(request) if kept["kind"] == "compress" else estimated(request)
 
 
 def _restored(files: dict[str, str], request: dict[str, Any]) -> dict[str, str]:

@@ -19,11 +19,11 @@ def compose(inputs: Sequence[Document], title: str = "") -> Report:
     told: list[Section] = []
     for place, document in enumerate(inputs):
         parts = sections_of(document, place)
-        told += (
-            parts
-            if len(inputs) == 1
-            else [Section(_title([document])[0], (Words(_title([document])[1], "quiet"),), parts)]
-        )
+        if len(inputs) > 1 and len(parts) > 1:  # several answers: each under a heading of its own
+            head, said_of_it = _title([document])
+            told.append(Section(head, (Words(said_of_it, "quiet"),), parts))
+        else:
+            told += parts
     kept = provenance.of(inputs, title)
     return Report(title or made, said, (*told, _about(kept)), kept)
 

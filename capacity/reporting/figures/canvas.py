@@ -98,6 +98,11 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
+def named_above(axes: Axes, text: str) -> None:
+    """Name the upright axis where it can be read without turning the head."""
+    axes.set_title(text, loc="left", fontsize=8.5, fontweight="normal", color=QUIET)
+
+
 def quiet(axes: Axes, *, keep: str = "bottom") -> None:
     """Leave the axes only the lines that carry something."""
     for side, spine in axes.spines.items():

@@ -26,7 +26,11 @@ def compression(methods: Sequence[dict[str, Any]]) -> Drawing | None:
             break
         if method.get("memory_per_device") is None:
             continue
-        row: dict[str, Any] = {"method": "as it is" if method["method"] == "none" else method["method"], "fits": method["fits"], "reached": method["reached"]}
+        row: dict[str, Any] = {
+            "method": "as it is" if method["method"] == "none" else method["method"],
+            "fits": method["fits"],
+            "reached": method["reached"],
+        }
         for name, field in _FIELDS.items():
             quantity = method.get(field) or {}
             row |= {name: quantity.get("mid"), f"{name}_low": quantity.get("low"), f"{name}_high": quantity.get("high")}
@@ -45,7 +49,9 @@ def compression(methods: Sequence[dict[str, Any]]) -> Drawing | None:
         title="Size, speed, energy and loss of each method",
         caption="Bars are 90 % intervals, of the loss the range of what was published; a method without a mark there has no published measurement. "
         "Filled marks reach the targets, hollow ones do not; red ones do not fit on the device.",
-        alt=f"{len(rows)} methods of compression: " + ", ".join(f"{row['method']} {row['memory'] / 2.0**30:.3g} GiB" for row in rows[:6]) + ".",
+        alt=f"{len(rows)} methods of compression: "
+        + ", ".join(f"{row['method']} {row['memory'] / 2.0**30:.3g} GiB" for row in rows[:6])
+        + ".",
         rows=tuple(rows),
         draw=draw,
     )
@@ -65,8 +71,19 @@ def draw(rows: tuple[dict[str, Any], ...]) -> Sheet:
             low, high = row[f"{name}_low"], row[f"{name}_high"]
             if low is not None and high is not None:
                 axes.plot([low * factor, high * factor], [line, line], color=colour, linewidth=1.0, alpha=0.55)
-            mark = axes.plot(row[name] * factor, line, marker="o", markersize=5, color=colour, markerfacecolor=colour if row["reached"] else "white")
-            sheet.tip(mark[0], f"{row['method']}: {said.scaled(row[name] * factor, '')} {label}" + ("" if row["fits"] else ", does not fit"))
+            mark = axes.plot(
+                row[name] * factor,
+                line,
+                marker="o",
+                markersize=5,
+                color=colour,
+                markerfacecolor=colour if row["reached"] else "white",
+            )
+            sheet.tip(
+                mark[0],
+                f"{row['method']}: {said.scaled(row[name] * factor, '')} {label}"
+                + ("" if row["fits"] else ", does not fit"),
+            )
         axes.set_yticks(range(len(rows)), [shortened(row["method"], 20) for row in rows] if place == 0 else [])
         axes.set(ylim=(len(rows) - 0.4, -0.6))
         axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))

@@ -16,7 +16,15 @@ _NAMES = (("energy", "carbon", "cost"), ("energy_per_token", "carbon_per_million
 # What the time of a step, and so its rent, is spent on.
 _KINDS = {
     "arithmetic": ("GEMM", "attention", "expert products", "head and loss", "recomputation"),
-    "memory": ("weights", "attention and KV cache", "activations", "element-wise", "optimizer", "gradient accumulation", "casts"),
+    "memory": (
+        "weights",
+        "attention and KV cache",
+        "activations",
+        "element-wise",
+        "optimizer",
+        "gradient accumulation",
+        "casts",
+    ),
 }
 _WAITING = "network and waiting"
 _LETTERS, _WORTH = 64.0, 0.15  # letters that a whole bar has room for; a share worth naming anyway
@@ -26,13 +34,25 @@ def footprint(shown: Shown) -> Drawing | None:
     """Energy and carbon by who draws the power, money by what the time is spent on."""
     names = next((names for names in _NAMES if names[0] in shown.part.quantities), None)
     site = next(
-        (call for call, _, _ in calls(shown.found.get(f"{shown.mode}.{names[0] if names else ''}")) if call.formula.name == "site_power_w"), None
+        (
+            call
+            for call, _, _ in calls(shown.found.get(f"{shown.mode}.{names[0] if names else ''}"))
+            if call.formula.name == "site_power_w"
+        ),
+        None,
     )
     if names is None or site is None:
         return None
     inputs = site.inputs
-    devices, hosts = float(inputs["device_w"]) * float(inputs["devices"]), float(inputs["host_w"]) * float(inputs["nodes"])
-    drawn = {"devices": devices, "hosts": hosts, "cooling, conversion": (devices + hosts) * (float(inputs["pue"]) - 1.0)}
+    devices, hosts = (
+        float(inputs["device_w"]) * float(inputs["devices"]),
+        float(inputs["host_w"]) * float(inputs["nodes"]),
+    )
+    drawn = {
+        "devices": devices,
+        "hosts": hosts,
+        "cooling, conversion": (devices + hosts) * (float(inputs["pue"]) - 1.0),
+    }
     rows: list[dict[str, Any]] = []
     for name in names:
         quantity = shown.part.quantities.get(name)
@@ -40,7 +60,15 @@ def footprint(shown: Shown) -> Drawing | None:
             continue
         shares = _of_time(shown.part.breakdowns.get("time", {})) if "cost" in name else _shares(drawn)
         rows += [
-            {"quantity": name, "part": part, "share": share, "value": quantity.mid * share, "unit": quantity.unit, "low": quantity.low, "high": quantity.high}
+            {
+                "quantity": name,
+                "part": part,
+                "share": share,
+                "value": quantity.mid * share,
+                "unit": quantity.unit,
+                "low": quantity.low,
+                "high": quantity.high,
+            }
             for part, share in shares.items()
         ]
     return Drawing(
@@ -48,7 +76,8 @@ def footprint(shown: Shown) -> Drawing | None:
         title="Energy, carbon and money",
         caption="Energy and carbon by who draws the power; rent by what the devices spend the time on. In brackets the 90 % interval.",
         alt="; ".join(
-            f"{said.label(name)}: " + ", ".join(f"{row['part']} {row['share']:.0%}" for row in rows if row["quantity"] == name)
+            f"{said.label(name)}: "
+            + ", ".join(f"{row['part']} {row['share']:.0%}" for row in rows if row["quantity"] == name)
             for name in dict.fromkeys(row["quantity"] for row in rows)
         ),
         rows=tuple(rows),
@@ -78,8 +107,12 @@ def draw(rows: tuple[dict[str, Any], ...]) -> Sheet:
         own = [row for row in rows if row["quantity"] == name]
         for number, row in enumerate(own):
             colour = SERIES[number] if "cost" not in name else SERIES[number + 3]
-            bar = axes.barh(place, row["share"], left=start, height=0.42, color=colour, edgecolor="white", linewidth=0.8)
-            sheet.tip(bar[0], f"{said.label(name)}: {row['part']} {said.value(row['value'], row['unit'])}, {row['share']:.0%}")
+            bar = axes.barh(
+                place, row["share"], left=start, height=0.42, color=colour, edgecolor="white", linewidth=0.8
+            )
+            sheet.tip(
+                bar[0], f"{said.label(name)}: {row['part']} {said.value(row['value'], row['unit'])}, {row['share']:.0%}"
+            )
             text = f"{row['part']} {row['share']:.0%}"
             last, clear = number == len(own) - 1, row["share"] * _LETTERS > len(text)
             above = clear or not last
@@ -90,10 +123,27 @@ def draw(rows: tuple[dict[str, Any], ...]) -> Sheet:
                 )  # fmt: skip
             start += row["share"]
         whole = sum(row["value"] for row in own)
-        axes.annotate(said.label(name), (0.0, place), xytext=(-6, 0), textcoords="offset points", ha="right", va="center", color=INK)
+        axes.annotate(
+            said.label(name),
+            (0.0, place),
+            xytext=(-6, 0),
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            color=INK,
+        )
         low, high = (said.value(own[0][side], own[0]["unit"]) for side in ("low", "high"))
         text = f"{said.value(whole, own[0]['unit'])}\n({low} – {high})"
-        axes.annotate(text, (1.0, place), xytext=(6, 0), textcoords="offset points", ha="left", va="center", color=INK, fontsize=7.5)
+        axes.annotate(
+            text,
+            (1.0, place),
+            xytext=(6, 0),
+            textcoords="offset points",
+            ha="left",
+            va="center",
+            color=INK,
+            fontsize=7.5,
+        )
     axes.set(xlim=(-0.26, 1.26), ylim=(len(names) - 0.62, -0.72), xticks=[], yticks=[])
     quiet(axes, keep="")
     return sheet

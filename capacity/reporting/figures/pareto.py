@@ -30,11 +30,17 @@ def pareto(shown: Shown) -> Drawing | None:
     steps = sorted({*(one for one in _STEPS if one <= most), *([round(asked)] if asked else [])})
     rows: list[dict[str, Any]] = []
     for concurrency in steps:
-        part = shown.part if concurrency == asked and "request_rate" not in shown.request else _asked(shown, concurrency)
+        part = (
+            shown.part if concurrency == asked and "request_rate" not in shown.request else _asked(shown, concurrency)
+        )
         if part is None or "ttft" not in part.quantities:
             continue
         rate = part.quantities["tokens_per_s"].mid / devices
-        row: dict[str, Any] = {"concurrency": concurrency, "tokens_per_s_per_device": rate, "asked": concurrency == asked}
+        row: dict[str, Any] = {
+            "concurrency": concurrency,
+            "tokens_per_s_per_device": rate,
+            "asked": concurrency == asked,
+        }
         for name, option, _ in _PANELS:
             quantity = part.quantities[name]
             row |= {f"{name}_s": quantity.mid, f"{name}_low_s": quantity.low, f"{name}_high_s": quantity.high}
@@ -58,7 +64,11 @@ def _asked(shown: Shown, concurrency: int) -> Any:
     """The answer for a load of its own, in place of a rate of requests."""
     from capacity.record import replace
 
-    loose = {name: value for name, value in (shown.request or {}).items() if name not in ("request_rate", "night", "percentile", "ttft_slo", "tpot_slo")}
+    loose = {
+        name: value
+        for name, value in (shown.request or {}).items()
+        if name not in ("request_rate", "night", "percentile", "ttft_slo", "tpot_slo")
+    }
     return asked_again(replace(shown, request=loose), concurrency=concurrency)
 
 
@@ -78,11 +88,16 @@ def draw(rows: tuple[dict[str, Any], ...]) -> Sheet:
         axes = sheet.axes(1, 2, place + 1)
         across = [row["tokens_per_s_per_device"] for row in rows]
         down = [row[f"{name}_s"] for row in rows]
-        errors = [[row[f"{name}_s"] - row[f"{name}_low_s"] for row in rows], [row[f"{name}_high_s"] - row[f"{name}_s"] for row in rows]]
+        errors = [
+            [row[f"{name}_s"] - row[f"{name}_low_s"] for row in rows],
+            [row[f"{name}_high_s"] - row[f"{name}_s"] for row in rows],
+        ]
         axes.plot(across, down, color=SERIES[0], zorder=2)
         axes.errorbar(across, down, yerr=errors, fmt="none", ecolor=SERIES[0], elinewidth=0.8, alpha=0.6, zorder=1)
         for row in rows:
-            mark = axes.plot(row["tokens_per_s_per_device"], row[f"{name}_s"], marker="o", markersize=5, color=SERIES[0], zorder=3)
+            mark = axes.plot(
+                row["tokens_per_s_per_device"], row[f"{name}_s"], marker="o", markersize=5, color=SERIES[0], zorder=3
+            )
             sheet.tip(
                 mark[0],
                 f"{row['concurrency']} requests: {label} {said.value(row[f'{name}_s'], 's')}, {said.value(row['tokens_per_s_per_device'], '1/s')} tokens a device",
@@ -93,11 +108,25 @@ def draw(rows: tuple[dict[str, Any], ...]) -> Sheet:
             )  # fmt: skip
             note.set_in_layout(False)
             if row["asked"]:
-                axes.plot(row["tokens_per_s_per_device"], row[f"{name}_s"], marker="o", markersize=11, markerfacecolor="none", markeredgecolor=INK)
+                axes.plot(
+                    row["tokens_per_s_per_device"],
+                    row[f"{name}_s"],
+                    marker="o",
+                    markersize=11,
+                    markerfacecolor="none",
+                    markeredgecolor=INK,
+                )
         promise = rows[0].get(f"{option}_s")
         if promise:
             axes.axhline(promise, color=SERIES[1], linewidth=1.2, zorder=0)
-            axes.annotate(f"promise {said.value(promise, 's')}", (min(across), promise), xytext=(0, 3), textcoords="offset points", color=SERIES[1], va="bottom")
+            axes.annotate(
+                f"promise {said.value(promise, 's')}",
+                (min(across), promise),
+                xytext=(0, 3),
+                textcoords="offset points",
+                color=SERIES[1],
+                va="bottom",
+            )
         axes.set(xscale="log", yscale="log", xlabel="tokens a second, each device")
         axes.set_title(label, fontsize=8.5, fontweight="normal", color=QUIET)
         _ticks(axes, across, [row[f"{name}_low_s"] for row in rows] + [row[f"{name}_high_s"] for row in rows])

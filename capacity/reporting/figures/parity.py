@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from capacity.rendering import words as said
 from capacity.reporting.figures import Drawing
-from capacity.reporting.figures.canvas import BAND, INK, MARKS, QUIET, SERIES, Sheet, plain_ticks, quiet, shortened
+from capacity.reporting.figures.canvas import (
+    BAND,
+    INK,
+    MARKS,
+    QUIET,
+    SERIES,
+    Sheet,
+    named_above,
+    plain_ticks,
+    quiet,
+    shortened,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +50,9 @@ def parity(rows: Sequence[dict[str, Any]], metric: str) -> Drawing | None:
     """Predictions of one metric against what was measured, one mark a row; the rows furthest off by name."""
     if len(rows) < 2:
         return None
-    group = next((name for name in _GROUPS if 1 < len({row.get(name) for row in rows if row.get(name) is not None}) <= 40), "")
+    group = next(
+        (name for name in _GROUPS if 1 < len({row.get(name) for row in rows if row.get(name) is not None}) <= 40), ""
+    )
     counts: dict[str, int] = {}
     for row in rows:
         counts[str(row.get(group, ""))] = counts.get(str(row.get(group, "")), 0) + 1
@@ -74,35 +87,69 @@ def _named(metric: str) -> str:
 
 def draw_parity(rows: tuple[dict[str, Any], ...], unit: str = "1") -> Sheet:
     """Both axes in one scale, the band of 20 %, marks by group."""
-    sheet = Sheet(4.6)
+    sheet = Sheet(5.1)
     axes = sheet.axes(1, 1, 1)
     ends = [row[name] for row in rows for name in ("measured", "mid")]
     low, high = min(ends) * 0.7, max(ends) * 1.45
     axes.fill_between([low, high], [low * 0.8, high * 0.8], [low * 1.2, high * 1.2], color=BAND, linewidth=0)
     axes.plot([low, high], [low, high], color=QUIET, linewidth=0.8)
-    groups = sorted({row["group"] for row in rows}, key=lambda name: (name == "others", -sum(row["group"] == name for row in rows), name))
+    groups = sorted(
+        {row["group"] for row in rows},
+        key=lambda name: (name == "others", -sum(row["group"] == name for row in rows), name),
+    )
     small = len(rows) > _MOST_BARS
     for number, group in enumerate(groups):
         own = [row for row in rows if row["group"] == group]
-        colour, mark = (SERIES[6], "o") if group == "others" else (SERIES[number % len(SERIES)], MARKS[number % len(MARKS)])
+        colour, mark = (
+            (SERIES[6], "o") if group == "others" else (SERIES[number % len(SERIES)], MARKS[number % len(MARKS)])
+        )
         if not small:
-            errors = [[row["mid"] - (row["low"] or row["mid"]) for row in own], [(row["high"] or row["mid"]) - row["mid"] for row in own]]
-            axes.errorbar([row["measured"] for row in own], [row["mid"] for row in own], yerr=errors, fmt="none", ecolor=colour, elinewidth=0.5, alpha=0.45, zorder=1)
+            errors = [
+                [row["mid"] - (row["low"] or row["mid"]) for row in own],
+                [(row["high"] or row["mid"]) - row["mid"] for row in own],
+            ]
+            axes.errorbar(
+                [row["measured"] for row in own],
+                [row["mid"] for row in own],
+                yerr=errors,
+                fmt="none",
+                ecolor=colour,
+                elinewidth=0.5,
+                alpha=0.45,
+                zorder=1,
+            )
         across, up = [row["measured"] for row in own], [row["mid"] for row in own]
         if small:
             axes.scatter(across, up, s=9, marker=mark, color=colour, linewidths=0, alpha=0.6, zorder=2)
         else:
             for row in own:
-                point = axes.scatter(row["measured"], row["mid"], s=22, marker=mark, color=colour, linewidths=0.4, edgecolors="white", zorder=2)
+                point = axes.scatter(
+                    row["measured"],
+                    row["mid"],
+                    s=22,
+                    marker=mark,
+                    color=colour,
+                    linewidths=0.4,
+                    edgecolors="white",
+                    zorder=2,
+                )
                 sheet.tip(point, f"{row['id']}: predicted {row['mid'] / row['measured']:.2f} of measured")
-        axes.scatter([], [], s=26, marker=mark, color=colour, label=f"{shortened(group, 30)} ({len(own)})" if group else f"{len(own)} rows")
+        axes.scatter(
+            [],
+            [],
+            s=26,
+            marker=mark,
+            color=colour,
+            label=f"{shortened(group, 30)} ({len(own)})" if group else f"{len(own)} rows",
+        )
     _name_outliers(axes, rows)
-    axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), xlabel="measured", ylabel="predicted")
+    axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), xlabel="measured")
+    named_above(axes, "predicted")
     for axis in (axes.xaxis, axes.yaxis):
         plain_ticks(axis, unit)
     axes.set_box_aspect(1.0)
     if len(groups) > 1:
-        sheet.paper.legend(loc="outside right upper", handletextpad=0.1, borderpad=0.2)
+        sheet.paper.legend(loc="outside upper left", ncols=3, handletextpad=0.1, columnspacing=1.2, borderpad=0.2)
     quiet(axes, keep="left bottom")
     return sheet
 
@@ -111,7 +158,9 @@ def _name_outliers(axes: Any, rows: Sequence[dict[str, Any]]) -> None:
     """The rows furthest off, listed in the corner on their side of the line."""
     off = sorted(rows, key=lambda row: -abs(log(row["mid"] / row["measured"])))[:_OUTLIERS]
     for above in (True, False):
-        own = sorted((row for row in off if (row["mid"] > row["measured"]) is above), key=lambda row: row["mid"], reverse=True)
+        own = sorted(
+            (row for row in off if (row["mid"] > row["measured"]) is above), key=lambda row: row["mid"], reverse=True
+        )
         for place, row in enumerate(own):
             spot = (0.02, 0.985 - 0.042 * place) if above else (0.99, 0.025 + 0.042 * (len(own) - 1 - place))
             note = axes.annotate(
@@ -134,7 +183,9 @@ def calibration(found: dict[str, list[dict[str, Any]]]) -> Drawing | None:
             # As wide as a 90 % interval would be at this level, were errors normal in their logarithm.
             stretch = normal.inv_cdf(0.5 + level / 2.0) / normal.inv_cdf(0.95)
             inside = sum(
-                row["mid"] * exp(log(row["low"] / row["mid"]) * stretch) <= row["measured"] <= row["mid"] * exp(log(row["high"] / row["mid"]) * stretch)
+                row["mid"] * exp(log(row["low"] / row["mid"]) * stretch)
+                <= row["measured"]
+                <= row["mid"] * exp(log(row["high"] / row["mid"]) * stretch)
                 for row in priced
             )
             rows.append({"metric": metric, "stated": level, "held": inside / len(priced), "n": len(priced)})
@@ -146,7 +197,9 @@ def calibration(found: dict[str, list[dict[str, Any]]]) -> Drawing | None:
         title="Do intervals hold what they promise",
         caption="Share of rows inside their interval against the share that was stated; on the line is right, below it is overconfident. Intervals other than the stated 90 % "
         "are those, widened or narrowed as if errors were normal in their logarithm.",
-        alt="Coverage of the 90 % intervals: " + ", ".join(f"{_named(name)} {held:.0%}" for name, held in stated.items()) + ".",
+        alt="Coverage of the 90 % intervals: "
+        + ", ".join(f"{_named(name)} {held:.0%}" for name, held in stated.items())
+        + ".",
         rows=tuple(rows),
         draw=draw_calibration,
     )
@@ -154,7 +207,7 @@ def calibration(found: dict[str, list[dict[str, Any]]]) -> Drawing | None:
 
 def draw_calibration(rows: tuple[dict[str, Any], ...]) -> Sheet:
     """A line for each metric against the diagonal."""
-    sheet = Sheet(3.3)
+    sheet = Sheet(3.5)
     axes = sheet.axes(1, 1, 1)
     axes.plot([0, 1], [0, 1], color=QUIET, linewidth=0.8)
     axes.axvline(0.9, color=QUIET, linewidth=0.6, linestyle=(0, (2, 3)))
@@ -168,10 +221,11 @@ def draw_calibration(rows: tuple[dict[str, Any], ...]) -> Sheet:
             mark = axes.plot(row["stated"], row["held"], marker="o", markersize=7, alpha=0.0)
             sheet.tip(mark[0], f"{_named(metric)}: stated {row['stated']:.0%}, held {row['held']:.0%}")
     ticks = [0.0, 0.25, 0.5, 0.75, 0.9]
-    axes.set(xlim=(0, 1.0), ylim=(0, 1.02), xlabel="stated", ylabel="held")
+    axes.set(xlim=(0, 1.0), ylim=(0, 1.02), xlabel="stated")
+    named_above(axes, "held")
     axes.set_xticks(ticks, [f"{tick:.0%}" for tick in ticks])
     axes.set_yticks(ticks, [f"{tick:.0%}" for tick in ticks])
     axes.set_box_aspect(1.0)
-    sheet.paper.legend(loc="outside right upper", handlelength=1.4, borderpad=0.2)
+    sheet.paper.legend(loc="outside upper left", ncols=3, handlelength=1.4, columnspacing=1.2, borderpad=0.2)
     quiet(axes, keep="left bottom")
     return sheet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from capacity.rendering import words as said
@@ -48,7 +49,9 @@ def pipeline(shown: Shown) -> Drawing | None:
     idle = 1.0 - busy / (end * stages)
     window = min(end / 2.0, (stages + 4.0) * each)
     kept = tuple(row for row in rows if row["start_s"] < window or row["end_s"] > end - window)
-    named = {"1f1b": "1F1B", "gpipe": "GPipe"}[plan.schedule] + (f" with {chunks} chunks a device" if chunks > 1 else "")
+    named = {"1f1b": "1F1B", "gpipe": "GPipe"}[plan.schedule] + (
+        f" with {chunks} chunks a device" if chunks > 1 else ""
+    )
     return Drawing(
         name="pipeline",
         title="The pipeline of a step",
@@ -100,7 +103,9 @@ def stage_order(stage: int, stages: int, rounds: int, chunks: int, schedule: str
     return blocks + [block("B", turn) for turn in range(turns - warm, turns)]
 
 
-def simulate(order: Sequence[Sequence[Block]], stages: int, chunks: int, forward_s: float, backward_s: float) -> list[dict[str, Any]]:
+def simulate(
+    order: Sequence[Sequence[Block]], stages: int, chunks: int, forward_s: float, backward_s: float
+) -> list[dict[str, Any]]:
     """When each block runs: as soon as its stage is free and what it needs is there."""
     done: dict[tuple[int, Block], float] = {}
     free = [0.0] * stages
@@ -119,7 +124,14 @@ def simulate(order: Sequence[Sequence[Block]], stages: int, chunks: int, forward
                 end = start + (forward_s if way == "F" else backward_s)
                 done[stage, (way, chunk, batch)] = free[stage] = end
                 rows.append(
-                    {"stage": stage + 1, "pass": "forward" if way == "F" else "backward", "micro_batch": batch + 1, "chunk": chunk + 1, "start_s": start, "end_s": end}
+                    {
+                        "stage": stage + 1,
+                        "way": "forward" if way == "F" else "backward",
+                        "micro_batch": batch + 1,
+                        "chunk": chunk + 1,
+                        "start_s": start,
+                        "end_s": end,
+                    }
                 )
                 place[stage] += 1
                 moved = True
@@ -144,7 +156,7 @@ def draw(rows: tuple[dict[str, Any], ...]) -> Sheet:
     stages = max(row["stage"] for row in rows)
     end = max(row["end_s"] for row in rows)
     starts = sorted({row["start_s"] for row in rows})
-    gaps = [(b - a, a, b) for a, b in zip(starts, starts[1:], strict=False)]
+    gaps = [(b - a, a, b) for a, b in pairwise(starts)]
     longest = max(row["end_s"] - row["start_s"] for row in rows)
     cut = max(gaps, default=(0.0, 0.0, 0.0))
     parts = [(0.0, cut[1] + longest), (cut[2], end)] if cut[0] > 2.0 * longest else [(0.0, end)]
@@ -158,25 +170,40 @@ def draw(rows: tuple[dict[str, Any], ...]) -> Sheet:
         for row in rows:
             if row["start_s"] >= high or row["end_s"] <= low:
                 continue
-            forward = row["pass"] == "forward"
+            forward = row["way"] == "forward"
             bar = axes.barh(
                 row["stage"], row["end_s"] - row["start_s"], left=row["start_s"], height=0.8, color=SERIES[0] if forward else SERIES[2], edgecolor=PAPER, linewidth=0.5,
                 alpha=1.0 if row["chunk"] == 1 else 0.72,
             )  # fmt: skip
-            tip = f"stage {row['stage']}: {row['pass']} of micro-batch {row['micro_batch']}" + (f", chunk {row['chunk']}" if chunked else "")
+            tip = f"stage {row['stage']}: {row['way']} of micro-batch {row['micro_batch']}" + (
+                f", chunk {row['chunk']}" if chunked else ""
+            )
             sheet.tip(bar[0], f"{tip}, {said.value(row['end_s'] - row['start_s'], 's')}")
             if row["end_s"] - row["start_s"] > wide:
-                axes.text((row["start_s"] + row["end_s"]) / 2.0, row["stage"], str(row["micro_batch"]), ha="center", va="center", color=PAPER, fontsize=6.5, clip_on=True)
+                axes.text(
+                    (row["start_s"] + row["end_s"]) / 2.0,
+                    row["stage"],
+                    str(row["micro_batch"]),
+                    ha="center",
+                    va="center",
+                    color=PAPER,
+                    fontsize=6.5,
+                    clip_on=True,
+                )
         axes.set(xlim=(low, high), ylim=(stages + 0.55, 0.45))
-        axes.set_yticks(range(1, stages + 1), [f"stage {stage}" for stage in range(1, stages + 1)] if number == 0 else [])
+        axes.set_yticks(
+            range(1, stages + 1), [f"stage {stage}" for stage in range(1, stages + 1)] if number == 0 else []
+        )
         ticks = [low, high] if len(parts) > 1 else [low, (low + high) / 2.0, high]
         axes.set_xticks(ticks, [said.value(tick, "s") if tick else "0" for tick in ticks])
-        for label, side in zip(axes.get_xticklabels(), ("left", "right") if len(ticks) == 2 else ("left", "center", "right"), strict=True):
-            label.set_horizontalalignment(side)
+        named = axes.get_xticklabels()
+        named[0].set_horizontalalignment("left")
+        named[-1].set_horizontalalignment("right")
         quiet(axes, keep="")
         for label in axes.get_yticklabels():
             label.set_color(INK)
-    handles = [sheet.paper.axes[0].barh(0, 0, color=SERIES[place]) for place in (0, 2)]
-    handles.append(sheet.paper.axes[0].barh(0, 0, color=BAND))
-    sheet.paper.legend(handles, ["forward", "backward", "waiting"], loc="outside upper left", ncols=3, handlelength=1.0, labelcolor=QUIET)
+    first = sheet.paper.axes[0]
+    for colour, text in ((SERIES[0], "forward"), (SERIES[2], "backward"), (BAND, "waiting")):
+        first.barh(0, 0, color=colour, label=text)
+    sheet.paper.legend(loc="outside upper left", ncols=3, handlelength=1.0, labelcolor=QUIET)
     return sheet

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from capacity.rendering import words as said
 from capacity.reporting.figures import Drawing
-from capacity.reporting.figures.canvas import INK, QUIET, SERIES, Sheet, plain_ticks, quiet, round_numbers, shortened, tick
+from capacity.reporting.figures.canvas import (
+    INK,
+    QUIET,
+    SERIES,
+    Sheet,
+    named_above,
+    plain_ticks,
+    quiet,
+    round_numbers,
+    shortened,
+    tick,
+)
 from capacity.reporting.figures.shown import calls
 
 if TYPE_CHECKING:
@@ -70,7 +81,7 @@ def _rows(shown: Shown, name: str, value: float) -> tuple[list[dict[str, Any]], 
         row = found.setdefault(
             key,
             {
-                "op": key[0], "pass": phase, "flop_per_byte": work / moved, "flop_per_s": work / float(call.value), "seconds": 0.0,
+                "op": key[0], "way": phase, "flop_per_byte": work / moved, "flop_per_s": work / float(call.value), "seconds": 0.0,
                 "peak_flop_per_s": peak, "memory_bytes_per_s": bandwidth,
             },
         )  # fmt: skip
@@ -89,9 +100,19 @@ def _kernel(shown: Shown, call: Call) -> tuple[float, float, float, float] | Non
         if ridge is None or str(getattr(inputs["share_of_bandwidth"], "label", "")).endswith("link"):
             return None
         bandwidth = _bandwidth(shown)
-        return float(inputs["work_s"]) * ridge * bandwidth, float(inputs["memory_s"]) * bandwidth, ridge * bandwidth, bandwidth
+        return (
+            float(inputs["work_s"]) * ridge * bandwidth,
+            float(inputs["memory_s"]) * bandwidth,
+            ridge * bandwidth,
+            bandwidth,
+        )
     if call.formula.name in _KERNELS:
-        return _work(call), float(inputs["moved_bytes"]), float(inputs["peak_flop_per_s"]), float(inputs["memory_bytes_per_s"])
+        return (
+            _work(call),
+            float(inputs["moved_bytes"]),
+            float(inputs["peak_flop_per_s"]),
+            float(inputs["memory_bytes_per_s"]),
+        )
     if call.formula.name == "memory_bound_time_s":
         return 0.0, float(inputs["moved_bytes"]), 0.0, float(inputs["memory_bytes_per_s"])
     return None
@@ -131,33 +152,67 @@ def draw(rows: tuple[dict[str, Any], ...]) -> Sheet:
     for peak, band in peaks:
         ridge = peak / band
         axes.plot([left, ridge, right], [band * left, peak, peak], color=INK, linewidth=1.3, zorder=1)
-        axes.annotate(said.value(peak, "FLOP/s"), (right, peak), xytext=(-2, 3), textcoords="offset points", ha="right", va="bottom", color=QUIET)
+        axes.annotate(
+            said.value(peak, "FLOP/s"),
+            (right, peak),
+            xytext=(-2, 3),
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+            color=QUIET,
+        )
         axes.plot([ridge, ridge], [peak, band * left], color=QUIET, linewidth=0.7, linestyle=(0, (2, 3)), zorder=0)
     band = peaks[0][1]
     axes.annotate(
-        said.value(band, "byte/s"), (left * 2.0, band * left * 2.0), xytext=(7, -2), textcoords="offset points", ha="left", va="top", color=QUIET
+        said.value(band, "byte/s"),
+        (left * 2.0, band * left * 2.0),
+        xytext=(7, -2),
+        textcoords="offset points",
+        ha="left",
+        va="top",
+        color=QUIET,
     )
     bottom = min(*(row["flop_per_s"] for row in rows), band * left * 4.0) / 5.0
     for row in reversed(ops):
-        place = int(row["pass"] == "backward")
+        place = int(row["way"] == "backward")
         mark = axes.scatter(
             row["flop_per_byte"], row["flop_per_s"], s=14.0 + 420.0 * row["share"], marker="os"[place], color=SERIES[(0, 1)[place]], alpha=0.75,
             linewidths=0.6, edgecolors="white", zorder=3,
         )  # fmt: skip
         sheet.tip(
             mark,
-            f"{row['op']} {row['pass']}: {row['flop_per_byte']:.3g} FLOP/byte, {said.value(row['flop_per_s'], 'FLOP/s')}, "
+            f"{row['op']} {row['way']}: {row['flop_per_byte']:.3g} FLOP/byte, {said.value(row['flop_per_s'], 'FLOP/s')}, "
             f"{row['share']:.1%} of kernel time",
         )
     for row in measured:
-        axes.scatter(row["flop_per_byte"], row["flop_per_s"], s=16, marker="D", facecolors="none", edgecolors=SERIES[2], linewidths=1.0, zorder=2)
-    if any(row["pass"] == "backward" for row in ops) or measured:
-        kinds = [("o", SERIES[0], "forward", True), ("s", SERIES[1], "backward", True)] if any(row["pass"] for row in ops) else [("o", SERIES[0], "predicted", True)]
+        axes.scatter(
+            row["flop_per_byte"],
+            row["flop_per_s"],
+            s=16,
+            marker="D",
+            facecolors="none",
+            edgecolors=SERIES[2],
+            linewidths=1.0,
+            zorder=2,
+        )
+    if any(row["way"] == "backward" for row in ops) or measured:
+        kinds = (
+            [("o", SERIES[0], "forward", True), ("s", SERIES[1], "backward", True)]
+            if any(row["way"] for row in ops)
+            else [("o", SERIES[0], "predicted", True)]
+        )
         kinds += [("D", SERIES[2], "measured", False)] if measured else []
         for shape, colour, text, filled in kinds:
             axes.scatter([], [], s=30, marker=shape, color=colour if filled else "none", edgecolors=colour, label=text)
         axes.legend(loc="lower right", handletextpad=0.2)
-    axes.set(xscale="log", yscale="log", xlim=(left, right), ylim=(bottom, peaks[0][0] * 2.2), xlabel="work for a byte moved, FLOP/byte", ylabel="pace")
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlim=(left, right),
+        ylim=(bottom, peaks[0][0] * 2.2),
+        xlabel="work for a byte moved, FLOP/byte",
+    )
+    named_above(axes, "pace")
     _label(axes, ops)
     plain_ticks(axes.xaxis)
     plain_ticks(axes.yaxis, "FLOP/s")

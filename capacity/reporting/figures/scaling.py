@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from capacity.errors import CapacityError
 from capacity.rendering import words as said
 from capacity.reporting.figures import Drawing
-from capacity.reporting.figures.canvas import INK, QUIET, RULE, SERIES, Sheet, quiet, round_numbers
+from capacity.reporting.figures.canvas import INK, QUIET, RULE, SERIES, Sheet, named_above, quiet, round_numbers
 
 if TYPE_CHECKING:
     from capacity.reporting.figures.shown import Shown
@@ -19,7 +19,13 @@ _SERVING = (("devices", "devices"), ("concurrency", "requests in flight"), ("pro
 # What follows from the number of devices, so must not be held while that is turned.
 _FOLLOWS = {"devices": ("dp", "nodes", "replicas", "request_rate", "ttft_slo", "tpot_slo", "percentile", "night")}
 _LAYOUT = ("tp", "pp", "ep", "attention_dp")  # which serving chooses anew on other devices
-_NAMES = {"devices": "devices", "batch": "global batch", "seq_len": "sequence length", "concurrency": "concurrency", "prompt_len": "prompt length"}
+_NAMES = {
+    "devices": "devices",
+    "batch": "global batch",
+    "seq_len": "sequence length",
+    "concurrency": "concurrency",
+    "prompt_len": "prompt length",
+}
 
 
 def scaling(shown: Shown) -> Drawing | None:
@@ -32,7 +38,9 @@ def scaling(shown: Shown) -> Drawing | None:
         start = base(shown, option)
         if start is None:
             continue
-        turned = [round(start * factor) for factor in _FACTORS if start * factor >= 1.0 and (start * factor).is_integer()]
+        turned = [
+            round(start * factor) for factor in _FACTORS if start * factor >= 1.0 and (start * factor).is_integer()
+        ]
         found = [row for value in turned for row in _row(shown, option, label, value, chosen=value == start)]
         rows += found if len(found) > 2 else []
     if not rows:
@@ -81,7 +89,17 @@ def _row(shown: Shown, option: str, label: str, value: int, *, chosen: bool) -> 
     if part is None:
         return []
     rate = part.quantities["tokens_per_s"]
-    return [{"axis": label, "value": value, "low": rate.low, "tokens_per_s": rate.mid, "high": rate.high, "fits": part.fits, "asked": chosen}]
+    return [
+        {
+            "axis": label,
+            "value": value,
+            "low": rate.low,
+            "tokens_per_s": rate.mid,
+            "high": rate.high,
+            "fits": part.fits,
+            "asked": chosen,
+        }
+    ]
 
 
 def draw(rows: tuple[dict[str, Any], ...]) -> Sheet:
@@ -94,17 +112,42 @@ def draw(rows: tuple[dict[str, Any], ...]) -> Sheet:
         axes = sheet.axes(1, len(names), place + 1, sharey=first)
         first = first or axes
         across, mid = [row["value"] for row in own], [row["tokens_per_s"] for row in own]
-        axes.fill_between(across, [row["low"] for row in own], [row["high"] for row in own], color=SERIES[0], alpha=0.18, linewidth=0)
+        axes.fill_between(
+            across, [row["low"] for row in own], [row["high"] for row in own], color=SERIES[0], alpha=0.18, linewidth=0
+        )
         axes.plot(across, mid, color=SERIES[0])
         start = next(row for row in own if row["asked"])
         if place == 0:
-            axes.plot(across, [start["tokens_per_s"] * value / start["value"] for value in across], color=QUIET, linewidth=0.8, linestyle=(0, (1, 2)))
+            axes.plot(
+                across,
+                [start["tokens_per_s"] * value / start["value"] for value in across],
+                color=QUIET,
+                linewidth=0.8,
+                linestyle=(0, (1, 2)),
+            )
         for row in own:
             mark = axes.plot(
-                row["value"], row["tokens_per_s"], marker="o", markersize=5, color=SERIES[0], markerfacecolor=SERIES[0] if row["fits"] is not False else "white"
+                row["value"],
+                row["tokens_per_s"],
+                marker="o",
+                markersize=5,
+                color=SERIES[0],
+                markerfacecolor=SERIES[0] if row["fits"] is not False else "white",
             )
-            sheet.tip(mark[0], f"{row['value']:g} {name}: {said.value(row['tokens_per_s'], '1/s')} tokens" + ("" if row["fits"] is not False else ", does not fit"))
-        axes.plot(start["value"], start["tokens_per_s"], marker="o", markersize=11, markerfacecolor="none", markeredgecolor=INK, markeredgewidth=1.1)
+            sheet.tip(
+                mark[0],
+                f"{row['value']:g} {name}: {said.value(row['tokens_per_s'], '1/s')} tokens"
+                + ("" if row["fits"] is not False else ", does not fit"),
+            )
+        axes.plot(
+            start["value"],
+            start["tokens_per_s"],
+            marker="o",
+            markersize=11,
+            markerfacecolor="none",
+            markeredgecolor=INK,
+            markeredgewidth=1.1,
+        )
         axes.set(xscale="log", yscale="log", xlabel=name)
         shown = across[:: max(1, (len(across) + 2) // 4)] if len(across) > 4 else across
         axes.set_xticks(shown, [said.value(float(value)) for value in shown])
@@ -118,5 +161,5 @@ def draw(rows: tuple[dict[str, Any], ...]) -> Sheet:
     if first is not None:
         first.set_yticks(ticks, [said.value(tick) for tick in ticks])
         first.minorticks_off()
-        first.set_title("tokens a second", fontsize=8.5, fontweight="normal", color=QUIET)
+        named_above(first, "tokens a second")
     return sheet

@@ -12,7 +12,17 @@ from capacity.reporting.figures.canvas import INK, QUIET, SERIES, Sheet, quiet, 
 if TYPE_CHECKING:
     from capacity.reporting.figures.shown import Shown
 
-_QUANTITIES = ("run_time", "cost", "memory_per_device", "energy", "ttft", "tpot", "cost_per_million_tokens", "energy_per_token", "latency")
+_QUANTITIES = (
+    "run_time",
+    "cost",
+    "memory_per_device",
+    "energy",
+    "ttft",
+    "tpot",
+    "cost_per_million_tokens",
+    "energy_per_token",
+    "latency",
+)
 _MOST, _LEAST = 4, 0.005
 
 
@@ -27,7 +37,15 @@ def tornado(shown: Shown) -> Drawing | None:
             if share > _LEAST:
                 # Independent causes add in squares: a cause alone moves by the root of its share.
                 reach = share**0.5
-                rows.append({"quantity": name, "cause": cause, "low": exp(down * reach) - 1.0, "high": exp(up * reach) - 1.0, "share": share})
+                rows.append(
+                    {
+                        "quantity": name,
+                        "cause": cause,
+                        "low": exp(down * reach) - 1.0,
+                        "high": exp(up * reach) - 1.0,
+                        "share": share,
+                    }
+                )
     if not rows:
         return None
     widest = max(rows, key=lambda row: row["high"] - row["low"])
@@ -50,12 +68,24 @@ def draw(rows: tuple[dict[str, Any], ...]) -> Sheet:
     low, high = min(row["low"] for row in rows), max(row["high"] for row in rows)
     room = 0.14 * (high - low)
     for name in names:
-        axes.annotate(said.label(name), (0.0, place), xycoords=("axes fraction", "data"), xytext=(-4, 0), textcoords="offset points", ha="right", va="center", fontweight="bold")
+        axes.annotate(
+            said.label(name),
+            (0.0, place),
+            xycoords=("axes fraction", "data"),
+            xytext=(-4, 0),
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            fontweight="bold",
+        )
         place += 1.0
         for row in sorted((row for row in rows if row["quantity"] == name), key=lambda row: -row["share"]):
             for side, colour in (("low", SERIES[0]), ("high", SERIES[1])):
                 bar = axes.barh(place, row[side], height=0.68, color=colour)
-                sheet.tip(bar[0], f"{said.label(name)}: {row['cause']} {row[side]:+.1%}, {row['share']:.0%} of the squared width")
+                sheet.tip(
+                    bar[0],
+                    f"{said.label(name)}: {row['cause']} {row[side]:+.1%}, {row['share']:.0%} of the squared width",
+                )
                 axes.annotate(
                     f"{row[side]:+.0%}", (row[side], place), xytext=(3 if side == "high" else -3, 0), textcoords="offset points",
                     ha="left" if side == "high" else "right", va="center", color=QUIET, fontsize=7.5,

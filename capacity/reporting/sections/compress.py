@@ -43,7 +43,13 @@ def sections(document: Document, prefix: str) -> tuple[Section, ...]:
 
 def _methods(methods: list[dict[str, Any]], prefix: str) -> Table:
     shown = [(key, label, unit) for key, label, unit in _NUMBERS if any(one.get(key) for one in methods)]
-    columns = (Column("Method"), Column("Fits"), Column("Reaches"), *(Column(label, numeric=True) for _, label, _ in shown), Column("Misses"))
+    columns = (
+        Column("Method"),
+        Column("Fits"),
+        Column("Reaches"),
+        *(Column(label, numeric=True) for _, label, _ in shown),
+        Column("Misses"),
+    )
     rows = tuple(
         (
             Cell(one["title"]),
@@ -54,11 +60,18 @@ def _methods(methods: list[dict[str, Any]], prefix: str) -> Table:
         )
         for one in methods
     )
-    return Table(f"{prefix}methods", "All methods, those that reach the target with the least published loss first", columns, rows)
+    return Table(
+        f"{prefix}methods",
+        "All methods, those that reach the target with the least published loss first",
+        columns,
+        rows,
+    )
 
 
 def _number(quantity: dict[str, Any] | None, unit: str) -> Cell:
-    return Cell("–") if not quantity else Cell(words.value(quantity["mid"], unit, binary=unit == "byte"), quantity["mid"])
+    return (
+        Cell("–") if not quantity else Cell(words.value(quantity["mid"], unit, binary=unit == "byte"), quantity["mid"])
+    )
 
 
 def _losses(methods: list[dict[str, Any]], prefix: str) -> Table:

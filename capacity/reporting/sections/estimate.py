@@ -44,6 +44,8 @@ _DERIVED = (
     "cost_per_million_tokens",
 )
 _MOST_DERIVED = 4
+# Units of options whose names do not carry them.
+_UNITS = {"ttft_slo": "s", "tpot_slo": "s", "price": "USD/h", "nvme_bandwidth": "byte/s", "request_rate": "1/s"}
 
 
 def sections(document: Document, prefix: str) -> tuple[Section, ...]:
@@ -71,7 +73,7 @@ def _part(one: Shown, prefix: str) -> Section:
     facts = [_fact(name, part.quantities[name]) for name in _FIRST if name in part.quantities]
     blocks = (
         Words(part.setting, "quiet"),
-        Verdict(part.verdict, part.fits),
+        Verdict(part.verdict[:1].upper() + part.verdict[1:], part.fits),
         Facts(tuple(facts[:_MOST_FACTS])),
         *(Words(warning, "warning") for warning in part.warnings),
     )
@@ -149,7 +151,7 @@ def _asked(answer: Estimate, prefix: str) -> Section:
         "What was asked",
         (Column("Option"), Column("Value")),
         tuple(
-            (Cell(str(name).replace("_", " ")), _cell(words.value(value), value))
+            (Cell(words.label(f".{name}")), _cell(words.value(value, _UNITS.get(name, "1")), value))
             for name, value in answer.request.items()
         ),
     )

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 _FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 _TRAINING = ("run_time", "cost", "tokens_per_s", "mfu", "memory_per_device", "energy")
 _SERVING = ("ttft", "tpot", "tokens_per_s", "memory_per_device", "cost_per_million_tokens", "energy_per_token")
-_LABELS = {"devices": "Devices", "batch": "Sequences in a batch", "concurrency": "Requests in flight", "request_rate": "Requests a second"}
+_LABELS = {
+    "devices": "Devices",
+    "batch": "Sequences in a batch",
+    "concurrency": "Requests in flight",
+    "request_rate": "Requests a second",
+}
 
 
 def explorer(one: Shown) -> tuple[Explorer, ...]:
@@ -47,7 +52,9 @@ def _dial(one: Shown, option: str) -> tuple[Dial, list[float]] | None:
     if start is None:
         return None
     whole = option != "request_rate"
-    values = [start * factor for factor in _FACTORS if not whole or (start * factor >= 1.0 and (start * factor).is_integer())]
+    values = [
+        start * factor for factor in _FACTORS if not whole or (start * factor >= 1.0 and (start * factor).is_integer())
+    ]
     texts = tuple(words.value(value) for value in values)
     return Dial(option, _LABELS[option], texts, values.index(start)), values
 

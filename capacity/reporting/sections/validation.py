@@ -37,7 +37,9 @@ def sections(document: Document, prefix: str) -> tuple[Section, ...]:
     for keys in _views(data):
         blocks.append(_scores(data, keys, prefix))
     blocks.append(_worst(data.get("worst", ()), prefix))
-    blocks += [Words(f"{count} rows could not be priced: {why}.", "warning") for why, count in data.get("unpriced", {}).items()]
+    blocks += [
+        Words(f"{count} rows could not be priced: {why}.", "warning") for why, count in data.get("unpriced", {}).items()
+    ]
     return (Section(f"{document.name.capitalize()}: predicted against measured", tuple(blocks)),)
 
 
@@ -57,7 +59,7 @@ def _views(data: dict[str, Any]) -> list[tuple[str, ...]]:
         known = list(dict.fromkeys(tuple(group["by"]) for group in data["groups"]))
     told = [keys for keys in known if keys and any(tuple(group["by"]) == keys for group in data["groups"])]
     several = len({group["metric"] for group in data["groups"]}) > 1
-    return ([()] if several else []) + [keys for keys in told if len(keys) == 1][:4]
+    return [*([()] if several else []), *[keys for keys in told if len(keys) == 1][:4]]
 
 
 def _scores(data: dict[str, Any], keys: tuple[str, ...], prefix: str) -> Table:
@@ -74,20 +76,42 @@ def _scores(data: dict[str, Any], keys: tuple[str, ...], prefix: str) -> Table:
         cells += [Cell(str(group["metric"]))] if several else []
         for key, _, factor in _HEADS:
             value = group.get(key)
-            cells.append(Cell(f"{value:,}", float(value)) if key == "n" else Cell(_percent(value), None if value is None else value * factor))
+            cells.append(
+                Cell(f"{value:,}", float(value))
+                if key == "n"
+                else Cell(_percent(value), None if value is None else value * factor)
+            )
         cells += [Cell(_percent(group.get(key)), group.get(key)) for key in baselines]
         rows.append(tuple(cells))
     name = "-".join(keys) or "metric"
-    return Table(f"{prefix}by-{name}", f"Scores by {name.replace('-', ' and ')}", tuple(columns), tuple(rows), folded=len(rows) > 15)
+    return Table(
+        f"{prefix}by-{name}",
+        f"Scores by {name.replace('-', ' and ')}",
+        tuple(columns),
+        tuple(rows),
+        folded=len(rows) > 15,
+    )
 
 
 def _worst(rows: Any, prefix: str) -> Table:
-    columns = (Column("Row"), Column("Predicted / measured", numeric=True), Column("Inside its interval"), Column("What was assumed"))
+    columns = (
+        Column("Row"),
+        Column("Predicted / measured", numeric=True),
+        Column("Inside its interval"),
+        Column("What was assumed"),
+    )
     told = []
     for row in rows[:_WORST]:
         low, mid, high = row["predicted"]
         inside = low <= row["measured"] <= high
-        told.append((Cell(str(row["id"])), Cell(f"{mid / row['measured']:.2f}", mid / row["measured"]), Cell("yes" if inside else "no"), Cell(str(row["why"]))))
+        told.append(
+            (
+                Cell(str(row["id"])),
+                Cell(f"{mid / row['measured']:.2f}", mid / row["measured"]),
+                Cell("yes" if inside else "no"),
+                Cell(str(row["why"])),
+            )
+        )
     return Table(f"{prefix}worst", "The rows furthest off", columns, tuple(told))
 
 
