@@ -40,7 +40,7 @@ COMMAND = Command(
             Option("--config", metavar="FILE", help="a Hugging Face config.json"),
         )),
         ("the work", (
-            Option("--mode", metavar="MODE", help="train, finetune, lora or serve; otherwise train and serve"),
+            Option("--mode", metavar="MODE", help="train, finetune, lora, rlhf or serve; otherwise train and serve"),
             Option("--tokens", metavar="N", read=_count, help="training tokens: 140B"),
             Option("--seq-len", metavar="N", read=_count, help="tokens in a training sequence: 4096"),
             Option("--batch", metavar="N", read=_count, help="sequences in a training step, over all devices"),
@@ -59,6 +59,16 @@ COMMAND = Command(
             Option("--saved-precision", metavar="NAME", help="inputs of products kept for the backward pass: bf16, fp8"),
             Option("--weight-bits", metavar="N", read=_count, help="effective bits of a weight, where they are not the usual ones"),
             Option("--kv-precision", metavar="NAME", help="of the KV cache: bf16, fp8, int8, int4"),
+        )),
+        ("the loop of --mode rlhf: --batch answers are written, judged, learnt from", (
+            Option("--algorithm", metavar="NAME", help="grpo or ppo, which trains a critic beside"),
+            Option("--group", metavar="N", read=whole(), help="answers to each prompt: 8"),
+            Option("--updates", metavar="N", read=whole(), help="optimizer steps on each batch of answers: 1"),
+            Option("--reward", metavar="NAME", help="a published model that judges; otherwise rules do, for ppo a like model"),
+            Option("--no-reference", help="no frozen reference is kept near"),
+            Option("--rollout-devices", metavar="N", read=whole(), help="of the devices, how many only write, an iteration ahead"),
+            Option("--rollout-tp", metavar="N", read=whole(), help="tensor parallelism of a replica that writes"),
+            Option("--rollout-precision", metavar="NAME", help="of its weights: bf16, fp8 ..."),
         )),
         ("how requests are served", (
             Option("--engine", metavar="NAME", help="vllm, sglang, tensorrt-llm, llama.cpp ..."),
@@ -181,7 +191,7 @@ def run(options: dict[str, Any]) -> None:
 def question(options: dict[str, Any]) -> dict[str, Any]:
     """What was asked, by the names of `capacity.estimate`; for every command that takes the options of an estimate."""
     asked = {option.dest for _, group in QUESTION for option in group} - {"anchor"}
-    request = {name: value for name, value in options.items() if value not in (None, False) and name in asked}
+    request = {name: value for name, value in options.items() if value is not None and name in asked}
     if "catalogue" in request:
         request["catalogue"] = tuple(request["catalogue"])
     if options["anchor"] is not None:

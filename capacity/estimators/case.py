@@ -67,6 +67,8 @@ _SPELLINGS = {
 }
 # Formats that inputs of products may be kept in for the backward pass.
 SAVED = ("bf16", "fp16", "fp8")
+# What only a loop of reinforcement learning knows.
+LOOP = ("algorithm", "group", "updates", "reward", "no_reference", "rollout_devices", "rollout_tp", "rollout_precision")
 # What asks for the platform under a run: storage, data, protection, reliability (estimators/platform.py).
 PLATFORM_KEYS = (
     "storage",
@@ -95,6 +97,7 @@ PLATFORM_KEYS = (
 )
 KEYS = (
     *PLATFORM_KEYS,
+    *LOOP,
     "params",
     "model",
     "config",
@@ -220,7 +223,8 @@ def read_case(request: dict[str, Any]) -> Case:
             from capacity.errors import UnknownNameError
 
             raise UnknownNameError("option", key, KEYS)
-    request = {key: value for key, value in request.items() if value is not None}
+    # A switch that is off says as little as an option that is not given.
+    request = {key: value for key, value in request.items() if value is not None and value is not False}
     folders = tuple(request.get("catalogue", ()))
     if request.get("device") == THIS_MACHINE:
         folders = (*folders, measured_folder())
@@ -230,7 +234,9 @@ def read_case(request: dict[str, Any]) -> Case:
     modes: tuple[str, ...] = (mode,) if mode else ("train", "serve")
     if request.get("mtp"):
         model, shapes = _ahead(model, mode), ()
-    if any(name in request for name in ("prompt_len", "output_len", "concurrency")) and mode in TRAINING_MODES:
+    if mode == "rlhf" or any(name in request for name in LOOP):
+        _check_loop(request, mode)
+    elif any(name in request for name in ("prompt_len", "output_len", "concurrency")) and mode in TRAINING_MODES:
         raise InputError(f"--prompt-len, --output-len and --concurrency describe serving, not --mode {mode}; drop one")
     cluster, profile, devices = _cluster(request, folders, assumptions)
     kept: dict[str, Any] = {}
@@ -271,6 +277,23 @@ def _model(
     for note in model.notes:
         assumptions.note(f"model note {len(assumptions.all())}", note, "", "model", model.source)
     return model, ()
+
+
+def _check_loop(request: dict[str, Any], mode: str | None) -> None:
+    """Refuse options of reinforcement learning elsewhere, and there what it has no use for."""
+    if mode != "rlhf":
+        given = next(name for name in LOOP if name in request)
+        raise InputError(f"{_option(given)} is of --mode rlhf; give that, or leave it out")
+    unused = next(
+        (
+            name
+            for name in ("concurrency", "eval_tokens", "eval_interval", "ramp_tokens", "ramp_from")
+            if name in request
+        ),
+        None,
+    )
+    if unused is not None:
+        raise InputError(f"{_option(unused)} has no use in --mode rlhf; leave it out")
 
 
 def _ahead(model: ModelSpec, mode: str | None) -> ModelSpec:

@@ -61,7 +61,7 @@ def training_section(case: Case, *, alone: bool = False) -> tuple[Section, dict[
         verdict=_verdict(run, quantities),
         fits=run.fits,
         binding=_binding(run),
-        setting=describe_plan(run.plan, run.cluster),
+        setting=describe_plan(run.plan, run.cluster) + _written_by(run),
         quantities=quantities,
         breakdowns={
             "memory": {name: float(value) for name, value in run.memory.items()},
@@ -101,7 +101,12 @@ def priced(case: Case, workload: Workload, devices: float, *, alone: bool = Fals
 
 
 def _title(workload: Workload) -> str:
-    return {"train": "Training", "finetune": "Fine-tuning", "lora": "LoRA fine-tuning"}[workload.mode]
+    return {
+        "train": "Training",
+        "finetune": "Fine-tuning",
+        "lora": "LoRA fine-tuning",
+        "rlhf": "Reinforcement learning",
+    }[workload.mode]
 
 
 def account(case: Case, run: Run, *, alone: bool = False, fewest: float | None = None) -> Account:
@@ -111,7 +116,7 @@ def account(case: Case, run: Run, *, alone: bool = False, fewest: float | None =
     """
     workload, plan, cluster, model = run.workload, run.plan, run.cluster, run.model
     precision = workload.precision
-    devices = sourced(plan.devices, "devices")
+    devices = sourced(run.devices, "devices")
     sequences = plan.micro_batch
     forward = model_flop(run.table)
     trained = 1.0 if workload.mode != "lora" else 0.0
@@ -141,11 +146,10 @@ def account(case: Case, run: Run, *, alone: bool = False, fewest: float | None =
     work_step = scaled(model_flop_sequence, workload.global_batch)
     fewest = case_fewest(case, model, run.weights, workload) if fewest is None and not alone else fewest
     active = active_params(model)
-    goodput = extra.goodput(step_mid, kept)
     busy = extra.activity(step_mid, forward / sequences / (model_flop_sequence + recomputed) / workload.tokens)
 
     def quantities(factor: Mapping[str, float]) -> dict[str, Value]:
-        step = scaled(step_mid, factor.get("step time", 1.0))
+        step = _step(run, step_mid, factor)
         aside = scaled(extra.seconds, factor.get("step time", 1.0))
         running = schedule.run_time_s(extra.full, step, kept, aside)
         rate = workload.global_batch * workload.seq_len / step
@@ -161,11 +165,17 @@ def account(case: Case, run: Run, *, alone: bool = False, fewest: float | None =
         )
         used = energy.energy_j(power, running)
         # A column of runs has no words of its own.
-        told = "" if ops.is_column(step) else f"{float(steps):,.0f} steps at {float(goodput):.1%} goodput"
+        told = (
+            ""
+            if ops.is_column(step)
+            else f"{float(steps):,.0f} steps at {float(extra.goodput(step_mid, kept)):.1%} goodput"
+        )
         values = {
-            "step_time": Value(step, "s", "one optimizer step"),
+            "step_time": Value(step, "s", "one optimizer step" if run.generation is None else "one iteration"),
             "run_time": Value(running, "s", told),
-            "goodput": Value(goodput, "fraction", "of the run's time, in full steps at full pace"),
+            "goodput": Value(
+                extra.goodput(step_mid, kept), "fraction", "of the run's time, in full steps at full pace"
+            ),
             "tokens_per_s": Value(rate, "1/s", "trained tokens a second, all devices"),
             "tokens_per_s_per_device": Value(rate / devices, "1/s", "trained tokens a second, each device"),
             "mfu": Value(mfu, "fraction", "model FLOPs over dense peak, attention as the full square"),
@@ -202,6 +212,7 @@ def account(case: Case, run: Run, *, alone: bool = False, fewest: float | None =
             "device_hours": Value(running * devices / 3600.0, "1", "devices x hours"),
         }
         values |= _offloaded(run) | beside_values(extra, factor.get("step time", 1.0))
+        values |= _answers(run, factor)
         values |= prices(cluster, devices, running, factor.get("price", 1.0))
         if fewest is not None:
             values["fewest_devices"] = Value(fewest, "1", "that hold it at all (ZeRO-3, full recomputation)")
@@ -222,6 +233,23 @@ def _saved(run: Run) -> dict[str, float]:
         policy: scaled(block_activations(run.model, run.workload, plan, policy)[0], share)
         for policy in ("none", "selective", "full")
     }
+
+
+def _step(run: Run, step_mid: float, factor: Mapping[str, float]) -> float:
+    """A step's time under some factors; kernels that write answers have residuals of their own."""
+    written = run.time.get("generation", 0.0)
+    if not written:
+        return scaled(step_mid, factor.get("step time", 1.0))
+    learnt = scaled(step_mid - written, factor.get("step time", 1.0))
+    return total({"learning": learnt, "writing": scaled(written, factor.get("generation", 1.0))})
+
+
+def _answers(run: Run, factor: Mapping[str, float]) -> dict[str, Value]:
+    if run.generation is None:
+        return {}
+    from capacity.estimators.rollout import rollout_values
+
+    return rollout_values(run.generation, run.workload, factor.get("generation", 1.0))
 
 
 # Parts of a model whose products are told apart; the attention core is the part of scores and values.
@@ -282,10 +310,13 @@ def _device_traffic(run: Run, width: float) -> float:
         else:
             each += 2.9 * op.count * op.elements * width
     params = sum(op.count * op.copies * op.weight_elements for op in run.table)
-    plan = run.plan
-    return each * run.rounds / (plan.tp * plan.pp * plan.cp) + params / plan.devices * 40.0 * ops.where(
+    plan, loop = run.plan, run.workload.rollout
+    update = each * run.rounds / (plan.tp * plan.pp * plan.cp) + params / plan.devices * 40.0 * ops.where(
         plan.zero < 1, plan.dp, 1.0
     )
+    if loop is None or run.generation is None:
+        return update
+    return loop.updates * update + (0.0 if loop.devices else run.generation.moved_bytes)
 
 
 def _network_bytes(run: Run) -> float:
@@ -311,6 +342,8 @@ def _uncertain(case: Case) -> tuple[Uncertain, ...]:
         composed_interval("memory", "training_memory", case.profile),
         composed_interval("power", "power", case.profile),
     ]
+    if "rlhf" in case.modes:
+        uncertain.append(composed_interval("generation", "tpot", case.profile))
     if case.cluster.usd_per_device_hour is not None and "price" not in case.request:
         uncertain.append(Uncertain("price", 0.6, 1.5, "list prices of providers differ"))
     return tuple(uncertain)
@@ -327,6 +360,7 @@ def _binding(run: Run) -> str:
         "launch latency": 0.0,
         "pipeline bubble": 0.0,
         "offloading": 0.0,
+        "writing answers": 0.0,
     }
     places = {
         "GEMM": "compute",
@@ -336,6 +370,11 @@ def _binding(run: Run) -> str:
         "element-wise": "memory bandwidth",
         "optimizer": "memory bandwidth",
         "expert products": "compute",
+        "first probabilities": "compute",
+        "critic": "compute",
+        "reward": "compute",
+        "reference": "compute",
+        "teacher": "compute",
         "casts": "memory bandwidth",
         "gradient accumulation": "memory bandwidth",
         "waiting for launches": "launch latency",
@@ -344,6 +383,8 @@ def _binding(run: Run) -> str:
         "stragglers": "network",
         "host traffic": "offloading",
         "optimizer on the host": "offloading",
+        "generation": "writing answers",
+        "waiting for answers": "writing answers",
     }
     for name, seconds in run.time.items():
         kinds[places.get(name, "network")] += seconds
@@ -379,6 +420,16 @@ def describe_plan(plan: Plan, cluster: Cluster) -> str:
     )
 
 
+def _written_by(run: Run) -> str:
+    """Who writes the answers that are learnt from."""
+    if run.generation is None:
+        return ""
+    writers = run.generation.plan
+    where = "devices of their own" if run.devices > run.plan.devices else "the same devices"
+    aside = ", states on the host meanwhile" if run.generation.aside else ""
+    return f"; answers by {writers.dp:g} replicas of {writers.tp * writers.pp:g} on {where}{aside}"
+
+
 def _rebuilt(plan: Plan) -> str:
     return (
         f"{', '.join(plan.rebuilt[:-1])} and {plan.rebuilt[-1]}".removeprefix(" and ")
@@ -393,6 +444,10 @@ def _verdict(run: Run, quantities: Mapping[str, Any]) -> str:
     capacity = run.cluster.device.memory_bytes
     need = quantities["memory_per_device"]
     amount = f"{format(need.mid, 'byte', binary=True)} of {format(capacity, 'byte', binary=True)}"
+    if run.generation is not None and not run.generation.held:
+        return (
+            f"DOES NOT FIT: no answer has room beside training, {amount} per device; give --rollout-tp or more devices"
+        )
     if not run.fits:
         short = format(max(need.mid - layout.USABLE_SHARE * capacity, 0.0), "byte", binary=True)
         fewest = quantities.get("fewest_devices")
@@ -417,7 +472,7 @@ def _alternatives(case: Case, run: Run, quantities: Mapping[str, Any]) -> tuple[
     checkpoint = float(quantities["checkpoint"].mid)
     # Evaluation and a batch ramp take the same share everywhere.
     upkeep = case.kept.get("upkeep")
-    own, _ = goodput_of(run.cluster, checkpoint, run.plan.devices, upkeep)
+    own, _ = goodput_of(run.cluster, checkpoint, run.devices, upkeep)
     beside_share = float(quantities["goodput"].mid / own)
     for rival, profile in rivals(case.cluster, case.profile, tuple(case.request.get("catalogue", ()))):
         cluster = rival
@@ -436,11 +491,11 @@ def _alternatives(case: Case, run: Run, quantities: Mapping[str, Any]) -> tuple[
                     run.model,
                     run.workload,
                     cluster,
-                    run.plan.devices,
+                    run.devices,
                 )
             except InputError:
                 continue
-        kept, _ = goodput_of(other.cluster, checkpoint, run.plan.devices, upkeep)
+        kept, _ = goodput_of(other.cluster, checkpoint, run.devices, upkeep)
         rate = run.workload.global_batch * run.workload.seq_len / sum(other.time.values()) * kept * beside_share
         rows.append(
             {
@@ -448,7 +503,7 @@ def _alternatives(case: Case, run: Run, quantities: Mapping[str, Any]) -> tuple[
                 "fits": other.fits,
                 "memory_per_device_bytes": float(sum(other.memory.values())),
                 "run_time_s": float(run.workload.tokens / rate),
-                "cost_usd": float(run.workload.tokens / rate / 3600.0 * run.plan.devices * device.usd_per_hour)
+                "cost_usd": float(run.workload.tokens / rate / 3600.0 * run.devices * device.usd_per_hour)
                 if device.usd_per_hour is not None
                 else None,
                 "layout": f"tp {other.plan.tp:g} pp {other.plan.pp:g} ZeRO-{other.plan.zero} {other.plan.recompute}",

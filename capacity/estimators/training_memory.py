@@ -185,19 +185,16 @@ def as_seen(parts: dict[str, float], ruler: str) -> float:
     return sum(value for name, value in parts.items() if name not in hidden)
 
 
-def _stage(
-    model: ModelSpec,
-    weights: Weights,
-    workload: Workload,
-    plan: Plan,
-    micro_batches: float,
-    context_bytes: float,
-    stages: tuple[str, ...],
-    habits: Habits,
-    activations: tuple[float, float],
+def _shares(model: ModelSpec, plan: Plan, stages: tuple[str, ...]) -> list[float]:
+    return [held_share(model, plan, stage) for stage in stages]
+
+
+def _states(
+    model: ModelSpec, weights: Weights, workload: Workload, plan: Plan, stages: tuple[str, ...], habits: Habits
 ) -> dict[str, float]:
+    """Weights, gradients and optimizer states of the stages of one device."""
     precision = workload.precision
-    shares = [held_share(model, plan, stage) for stage in stages]
+    shares = _shares(model, plan, stages)
     placed = [local_elements(weights, plan, *pair) for pair in zip(stages, shares, strict=True)]
     dense, experts = (sum(side) for side in zip(*placed, strict=True))
     trained_dense, trained_experts, adapters = dense, experts, 0.0
@@ -226,7 +223,7 @@ def _stage(
     held_experts, grad_experts, optim_experts = (
         ops.where(plan.zero >= least, expert_ranks, 1.0) for least in (3, 2, 1)
     )
-    parts = {
+    return {
         "weights": total(
             {
                 "dense": memory.weight_bytes(dense - tables, width, held),
@@ -253,6 +250,22 @@ def _stage(
             0.0 if offload else 1.0 / len(stages),
         ),
     }
+
+
+def _stage(
+    model: ModelSpec,
+    weights: Weights,
+    workload: Workload,
+    plan: Plan,
+    micro_batches: float,
+    context_bytes: float,
+    stages: tuple[str, ...],
+    habits: Habits,
+    activations: tuple[float, float],
+) -> dict[str, float]:
+    parts = _states(model, weights, workload, plan, stages, habits)
+    shares = _shares(model, plan, stages)
+    ranks = plan.shards
     in_flight = memory.micro_batches_in_flight(
         plan.pp, plan.pp - 1.0 if stages == ("last",) else 0.0, micro_batches, plan.interleave
     )
@@ -272,9 +285,12 @@ def _stage(
         parts["gathered weights"] = ops.where(plan.zero >= 3, _gathered(model, weights, workload, plan, habits), 0.0)
     if habits.buffer_bytes and ops.anywhere(ranks > 1.0):
         parts["buffers"] = ops.where(ranks > 1.0, habits.buffer_bytes, 0.0)
-    if workload.teacher is not None:
-        taught = sum(weights_of(lower(workload.teacher, Tokens())).__dict__.values())
-        parts["teacher"] = memory.weight_bytes(taught / (plan.tp * plan.pp), 2.0, held)
+    for name, guide in workload.guides:
+        frozen = sum(weights_of(lower(guide, Tokens())).__dict__.values())
+        parts[name] = memory.weight_bytes(frozen / (plan.tp * plan.pp), 2.0, ops.where(plan.zero >= 3, ranks, 1.0))
+    if workload.critic is not None:
+        own = weights_of(lower(workload.critic, Tokens()))
+        parts["critic"] = total(_states(workload.critic, own, workload, plan, stages, habits))
     parts["allocator"] = memory.runtime_bytes(0.0, sum(parts.values()), habits.allocator)
     communicators = ops.where(plan.devices > 1.0, COMMUNICATOR_BYTES if context_bytes else 0.0, 0.0)
     parts["framework"] = sourced(context_bytes, "framework context") + communicators

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from capacity.estimators.case import Case
+    from capacity.estimators.rollout import Generation
     from capacity.estimators.stacks import Stack
     from capacity.estimators.training_memory import Weights
     from capacity.estimators.upkeep import Upkeep
@@ -47,7 +48,8 @@ class Run(Record):
     """One model trained one way on one cluster, with its parts priced.
 
     rounds: micro-batches a step. evaluation_s: of one evaluation, sequence_s: what a sequence adds to a step; both 0 where
-    the workload has no use for them. offloaded_bytes: what a device keeps on its host.
+    the workload has no use for them. offloaded_bytes: what a device keeps on its host. generation: how answers are written
+    that are learnt from, where any are.
     """
 
     model: ModelSpec
@@ -63,6 +65,13 @@ class Run(Record):
     evaluation_s: float = 0.0
     sequence_s: float = 0.0
     offloaded_bytes: float = 0.0
+    generation: Generation | None = None
+
+    @property
+    def devices(self) -> float:
+        """All devices, those that only write answers included."""
+        alone: float = self.workload.rollout.devices if self.workload.rollout else 0.0
+        return self.plan.devices + alone
 
 
 def read_workload(case: Case) -> tuple[Workload, float]:
@@ -82,29 +91,12 @@ def read_workload(case: Case) -> tuple[Workload, float]:
     table = lower(case.model, Tokens())
     params = parameter_count(table)
     active = active_parameter_count(table)
-    longest = feeding.longest(case.model)
-    seq_len = take(
-        "sequence length",
-        case.number("seq_len", "1", 1.0, 1e8, whole=True),
-        ops.minimum(4096.0, ops.where(longest > 0.0, longest, 4096.0)),
-        "1",
-        "usual for pre-training",
-    )
-    tokens = case.number("tokens", "1", 1.0, 1e17)
-    optimal = scaling.compute_optimal_tokens(sourced(active, "active parameters"))
-    tokens = (
-        take("training tokens", tokens, optimal, "1", "compute-optimal, 20 per parameter (hoffmann2022)")
-        if mode == "train"
-        else take("training tokens", tokens, 1e8, "1", "a usual fine-tuning set")
-    )
-    batch = case.number("batch", "1", 1.0, 1e8, whole=True)
-    batch = take(
-        "global batch",
-        batch,
-        _default_batch(mode, active, seq_len, tokens),
-        "1",
-        "grows with the square root of the model, as published runs do",
-    )
+    if mode == "rlhf":
+        from capacity.estimators.rollout import read_loop
+
+        amounts = read_loop(case)
+    else:
+        amounts = _amounts(case, mode, active)
     rank = (
         take("LoRA rank", case.number("lora_rank", "1", 1.0, 4096.0, whole=True), 16.0, "1", "usual")
         if mode == "lora"
@@ -112,15 +104,13 @@ def read_workload(case: Case) -> tuple[Workload, float]:
     )
     workload = Workload(
         stack=load_stack(case.request.get("stack") or "tuned").name,
-        teacher=_teacher(case),
+        guides=(*_teacher(case), *amounts.pop("guides", ())),
         mode=mode,
-        tokens=tokens,
-        seq_len=seq_len,
-        global_batch=batch,
         optimizer=optimizer,
         precision=precision,
         lora_rank=rank,
-        **read_beside(case, tokens, seq_len, batch),
+        **amounts,
+        **read_beside(case, amounts["tokens"], amounts["seq_len"], amounts["global_batch"]),
     )
     devices = case.devices
     if devices is None and all(name in case.request for name in ("dp", "tp", "pp")):
@@ -136,16 +126,43 @@ def read_workload(case: Case) -> tuple[Workload, float]:
     return workload, devices
 
 
-def _teacher(case: Case) -> ModelSpec | None:
+def _amounts(case: Case, mode: str, active: float) -> dict[str, float]:
+    """Tokens a sequence and in all, and sequences a step, as fields of a workload."""
+    take, longest = case.assumptions.take, feeding.longest(case.model)
+    seq_len = take(
+        "sequence length",
+        case.number("seq_len", "1", 1.0, 1e8, whole=True),
+        ops.minimum(4096.0, ops.where(longest > 0.0, longest, 4096.0)),
+        "1",
+        "usual for pre-training",
+    )
+    tokens = case.number("tokens", "1", 1.0, 1e17)
+    optimal = scaling.compute_optimal_tokens(sourced(active, "active parameters"))
+    tokens = (
+        take("training tokens", tokens, optimal, "1", "compute-optimal, 20 per parameter (hoffmann2022)")
+        if mode == "train"
+        else take("training tokens", tokens, 1e8, "1", "a usual fine-tuning set")
+    )
+    batch = take(
+        "global batch",
+        case.number("batch", "1", 1.0, 1e8, whole=True),
+        _default_batch(mode, active, seq_len, tokens),
+        "1",
+        "grows with the square root of the model, as published runs do",
+    )
+    return {"seq_len": seq_len, "tokens": tokens, "global_batch": batch}
+
+
+def _teacher(case: Case) -> tuple[tuple[str, ModelSpec], ...]:
     """The model whose logits are learnt from, run beside the student."""
     name = case.request.get("teacher")
     if name is None:
-        return None
+        return ()
     from capacity.catalogue import load_model
 
     teacher = load_model(name, tuple(case.request.get("catalogue", ()))) if isinstance(name, str) else name
     case.assumptions.note("teacher", teacher.name, "", "user", teacher.source)
-    return teacher
+    return (("teacher", teacher),)
 
 
 def _default_batch(mode: str, active: float, seq_len: float, tokens: float) -> float:
@@ -267,28 +284,29 @@ def machine_of(case: Case, cluster: Cluster, workload: Workload, devices: float)
 def price_run(
     case: Case, model: ModelSpec, workload: Workload, cluster: Cluster, devices: float, plan: Plan | None = None
 ) -> Run:
-    """Lower, shard, price, schedule."""
+    """Lower, shard, price, schedule. devices: all there are, some of which may only write answers."""
+    loop = workload.rollout
+    asked, updates, all_devices = workload, 1.0, devices
+    if loop:
+        updates, devices = loop.updates, devices - loop.devices
+        workload = replace(workload, global_batch=sourced(workload.global_batch / updates, "sequences an update"))
+        refuse(
+            devices < 1.0,
+            lambda _: "--rollout-devices leaves no device to train on; lower it or raise --devices",
+        )
     machine = machine_of(case, cluster, workload, devices)
-    cluster, stack, pricer, network = machine.cluster, machine.stack, machine.pricer, machine.network
     context = case.profile.context_bytes
     weights = weights_of(lower(model, Tokens()))
+    pace = case.site_factor * updates
 
     def rounds_of(plan: Plan) -> float:
         return schedule.micro_batches(
             workload.global_batch, sourced(plan.dp, "data parallel"), sourced(plan.micro_batch, "micro-batch")
         )
 
-    def table_of(plan: Plan) -> tuple[Op, ...]:
-        return lower(model, feeding.learn(model, plan.micro_batch, workload.seq_len))
-
-    site = case.site_factor
-
     def step_of(plan: Plan, rounds: float) -> dict[str, float]:
-        parts = step_time(model, table_of(plan), weights, workload, plan, network, pricer, stack, rounds)
-        if workload.teacher is not None:
-            dense = replace(plan, ep=1.0, etp=None)
-            parts["teacher"] = scaled(forward_time(workload.teacher, workload, dense, network, pricer, stack), rounds)
-        return parts if site == 1.0 else {name: scaled(part, site) for name, part in parts.items()}
+        parts = _step(model, weights, workload, plan, machine, rounds, again=updates > 1.0)
+        return parts if pace == 1.0 else {name: scaled(part, pace) for name, part in parts.items()}
 
     priced: list[tuple[Plan, dict[str, float]]] = []
 
@@ -302,39 +320,76 @@ def price_run(
     fitting = True
     if plan is None:
         given = given_plan(case, devices)
-        plan, fitting = layout.choose_training_plan(model, weights, workload, cluster, given, context, devices, price)
+        plan, fitting = layout.choose_training_plan(
+            model, weights, workload, machine.cluster, given, context, devices, price
+        )
         layout.check(model, plan, devices)
     rounds = rounds_of(plan)
     held = training_memory(model, weights, workload, plan, rounds, context)
     parts = price(plan)
-    offloaded = 0.0
+    run = Run(
+        model,
+        lower(model, feeding.learn(model, plan.micro_batch, workload.seq_len)),
+        weights,
+        asked,
+        plan,
+        machine.cluster,
+        fitting,
+        held,
+        parts,
+        rounds,
+    )
+    changes: dict[str, Any] = {}
     if plan.offload:
         there, here = (
             training_memory(model, weights, workload, one, rounds, context, stage="first")
             for one in (plan, replace(plan, offload=()))
         )
-        offloaded = total({name: here[name] - there[name] for name in ("weights", "optimizer", "activations")})
-    evaluation_s = sequence_s = 0.0
+        moved = {name: here[name] - there[name] for name in ("weights", "optimizer", "activations")}
+        changes["offloaded_bytes"] = total(moved)
     if ops.anywhere(workload.eval_tokens):
-        evaluation_s = scaled(evaluation_time(model, workload, plan, network, pricer, stack), site)
+        evaluated = evaluation_time(model, workload, plan, machine.network, machine.pricer, machine.stack)
+        changes["evaluation_s"] = scaled(evaluated, case.site_factor)
     if ops.anywhere(workload.ramp_tokens):
         twice = total(step_of(plan, 2.0 * rounds))
-        sequence_s = schedule.sequence_time_s(twice, total(parts), rounds * plan.dp * plan.micro_batch)
-    return Run(
-        model,
-        table_of(plan),
-        weights,
-        workload,
-        plan,
-        cluster,
-        fitting,
-        held,
-        parts,
-        rounds,
-        evaluation_s,
-        sequence_s,
-        offloaded,
-    )
+        changes["sequence_s"] = schedule.sequence_time_s(twice, total(parts), rounds * plan.dp * plan.micro_batch)
+    if loop:
+        from capacity.estimators.rollout import with_answers
+
+        return with_answers(case, run, machine, all_devices)
+    return replace(run, **changes) if changes else run
+
+
+def _step(
+    model: ModelSpec,
+    weights: Weights,
+    workload: Workload,
+    plan: Plan,
+    machine: Machine,
+    rounds: float,
+    *,
+    again: bool = False,
+) -> dict[str, float]:
+    """Parts of one update, with what goes forward or is trained beside. again: answers are learnt from more than once."""
+    network, pricer, stack = machine.network, machine.pricer, machine.stack
+
+    def forward(guide: ModelSpec) -> float:
+        cut = plan if layout.expert_count(guide) else replace(plan, ep=1.0, etp=None)
+        return scaled(forward_time(guide, workload, cut, network, pricer, stack), rounds)
+
+    def trained(one: ModelSpec, own: Weights) -> dict[str, float]:
+        table = lower(one, feeding.learn(one, plan.micro_batch, workload.seq_len))
+        return step_time(one, table, own, workload, plan, network, pricer, stack, rounds)
+
+    parts = trained(model, weights)
+    parts |= {name: forward(guide) for name, guide in workload.guides}
+    if workload.critic is not None:
+        critic = trained(workload.critic, weights_of(lower(workload.critic, Tokens())))
+        parts["critic"] = total({"values": forward(workload.critic), **critic})
+    if again:
+        # Later updates weigh answers by what the model thought of them first.
+        parts["first probabilities"] = forward(model)
+    return parts
 
 
 def goodput_of(

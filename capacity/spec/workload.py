@@ -8,7 +8,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from capacity.spec.model import ModelSpec
 
-TRAINING_MODES = ("train", "finetune", "lora")
+TRAINING_MODES = ("train", "finetune", "lora", "rlhf")
+# Reinforcement learning: groups of answers judged against each other, or a critic that values each token.
+ALGORITHMS = ("grpo", "ppo")
 MODES = (*TRAINING_MODES, "serve")
 
 
@@ -27,13 +29,30 @@ class Precision(Record):
     saved_bits: float = 0.0
 
 
+class Rollout(Record):
+    """Answers that are learnt from, written by the model itself: of an iteration as many as the global batch.
+
+    group: answers a prompt. updates: optimizer steps an iteration. variation: deviation of answers' lengths over their mean.
+    devices: of a pool that does nothing but write, one iteration ahead (0: the devices that train write too).
+    """
+
+    algorithm: str = "grpo"
+    group: float = 8.0
+    updates: float = 1.0
+    prompt_len: float = 512.0
+    output_len: float = 2048.0
+    variation: float = 0.5
+    devices: float = 0.0
+
+
 class Workload(Record):
-    """A training run (`mode` train, finetune, lora) or a serving load (`mode` serve).
+    """A training run (`mode` train, finetune, lora, rlhf) or a serving load (`mode` serve).
 
     tokens: training tokens in all; seq_len: tokens a sequence; global_batch: sequences a step.
     prompt_len, output_len: tokens a request; concurrency: requests in flight per replica.
     lora_rank: rank of the trained adapters; trains_embedding: the token table and head are trained beside them (lora only).
-    stack: the training software. teacher: a model whose logits are learnt from, run beside (distillation).
+    stack: the training software. guides: frozen models that every sequence passes forward, by name: a teacher whose logits
+    are learnt from, a reference, a reward model. critic: a model trained beside. rollout: how an iteration's sequences are written.
     short_states: moments and gradients are kept in 16 bits.
     fused_loss: logits are made and used in chunks, never held at once.
     eval_tokens: of one evaluation (0: none), which comes every eval_interval steps. ramp_tokens: over which the batch rises
@@ -51,7 +70,9 @@ class Workload(Record):
     fused_loss: bool = False
     short_states: bool = False
     stack: str = "megatron-core"
-    teacher: ModelSpec | None = None
+    guides: tuple[tuple[str, ModelSpec], ...] = ()
+    critic: ModelSpec | None = None
+    rollout: Rollout | None = None
     eval_interval: float = 1000.0
     eval_tokens: float = 0.0
     ramp_from: float = 1.0
