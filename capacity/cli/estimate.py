@@ -81,6 +81,7 @@ COMMAND = Command(
             Option("--prefill-tp", metavar="N", read=whole(), help="tensor parallelism of each of these"),
             Option("--prefill-ep", metavar="N", read=whole(), help="expert parallelism of each of these"),
             Option("--prefill-attention-dp", metavar="N", read=whole(), help="attention groups of each of these"),
+            Option("--chunk-tokens", metavar="N", read=whole(), help="tokens of prompts that a step reads at most; the engine's own"),
             Option("--receive-steps", metavar="N", read=whole(1, 1000), help="steps after which the engine looks for new requests"),
             Option("--sampling", metavar="HOW", help="sampled or greedy: how tokens are chosen"),
             Option("--prefix-hit", metavar="SHARE", read=_share, help="share of prompt tokens whose cache is there already: 0.5"),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from capacity.cli.estimate import COMMAND as ESTIMATE
+from capacity.cli.estimate import question
 from capacity.cli.options import Command, Option, one_of
 from capacity.cli.terminal import style, write
-from capacity.errors import InputError
-from capacity.planning.question import OBJECTIVES
+from capacity.planning.question import LIMITS, OBJECTIVES
 from capacity.quantities import argument
 
 TYPE_CHECKING = False
@@ -22,8 +22,6 @@ _LISTS = {
     "stack": "the training software: megatron-core, fsdp ...; or several",
     "engine": "vllm, sglang, tensorrt-llm ...; or several",
 }
-_LEFT_OUT = ("explain", "depth", "plain")
-_OUTPUT = ("json", "verbose", "anchor")
 
 
 def _option(option: Option) -> Option:
@@ -63,15 +61,7 @@ COMMAND = Command(
 
 def run(options: dict[str, Any]) -> None:
     """Ask, and print the answer."""
-    request = {name: value for name, value in options.items() if value is not None and name not in _OUTPUT}
-    if "catalogue" in request:
-        request["catalogue"] = tuple(request["catalogue"])
-    if options["anchor"] is not None:
-        from capacity.validation import site_of
-
-        request["site"] = site_of(options["anchor"])
-    if sum(name in request for name in ("params", "model", "config")) != 1:
-        raise InputError("give one of --params, --model and --config, like `--model gpt-3-175b`")
+    request = question(options) | {name: options[name] for name in ("objective", *LIMITS) if options[name] is not None}
     from capacity.planning.answer import plan
     from capacity.rendering.choice import record, screen
 

@@ -148,6 +148,7 @@ KEYS = (
     "stack",
     "weight_bits",
     "engine",
+    "chunk_tokens",
     "attention_dp",
     "length_spread",
     "output_variation",

@@ -118,7 +118,7 @@ def load_replica(
             read = Prompt(model, plan, machine, fresh, known, engine.chunk_tokens)
             prompt = prefill(read, engine)
             work = mixed_work(read, plan, machine, engine, found, each, workload.output_len, service.drafted)
-        if plan.pp > 1.0:
+        if plan.pp > 1.0 and not service.prefill_workers:
             # Chunks of one prompt follow each other through the stages.
             passed = schedule.pipelined_share(read.chunks, plan.pp)
             prompt = {name: scaled(value, passed) for name, value in prompt.items()}

@@ -11,7 +11,7 @@ from capacity.estimators.case import FORMATS, default_format, read_format
 from capacity.estimators.checkpoint import checkpoint_formats, is_gguf
 from capacity.formulas import schedule
 from capacity.laws.engine import load_engine
-from capacity.record import Record
+from capacity.record import Record, replace
 from capacity.spec.plan import Plan
 from capacity.spec.workload import Precision, Workload
 
@@ -97,6 +97,10 @@ def read_service(case: Case) -> tuple[Workload, Service]:
     )
     word = _weight_format(case, personal)
     engine = load_engine(_engine_name(case, word, personal), processor(case.cluster.device))
+    chunk = case.number("chunk_tokens", "1", 1.0, 1e7, whole=True)
+    if chunk is not None:
+        engine = replace(engine, chunk_tokens=chunk)
+        note("prompt tokens of a step", chunk, "1", "user")
     note(
         "engine",
         f"{engine.name} {engine.versions}",

@@ -34,7 +34,9 @@ def plan(**request: Any) -> Choice:
     serves = request.get("mode") == "serve"
     question = read_question(request, LISTED["serve" if serves else "train"])
     if serves:
-        raise CapacityError("--mode serve cannot be planned yet")
+        from capacity.planning.serving import choose_serving
+
+        return choose_serving(question)
     from capacity.planning.training import choose_training
 
     return choose_training(question)

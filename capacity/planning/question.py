@@ -61,3 +61,10 @@ def _values(request: dict[str, Any], name: str) -> tuple[Any, ...]:
 def _variants(request: dict[str, Any], several: dict[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
     for values in product(*several.values()):
         yield request | dict(zip(several, values, strict=True))
+
+
+def plain(value: Any) -> Any:
+    """A value of a request as JSON has it."""
+    if isinstance(value, (tuple, list)):
+        return [plain(one) for one in value]
+    return value if isinstance(value, (str, int, float, bool)) else str(value)

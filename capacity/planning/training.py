@@ -10,7 +10,8 @@ from capacity.estimators.case import read_case
 from capacity.estimators.training import describe_plan
 from capacity.estimators.training_run import read_workload
 from capacity.planning.front import undominated
-from capacity.planning.training_search import QUANTITIES, Survey, limit_of, survey
+from capacity.planning.question import plain
+from capacity.planning.training_search import Survey, limit_of, survey
 from capacity.planning.turns import turns_of
 from capacity.record import Record, replace
 from capacity.spec.choice import Choice, Option, Rival, Space
@@ -84,7 +85,7 @@ def choose_training(question: Question) -> Choice:
     examined = sum(found.examined for found in field.surveys)
     space = Space(legal, examined, sum(found.fit for found in field.surveys), int(within.sum()), seconds, rejected)
     shared: dict[str, Any] = {
-        "request": {key: _plain(value) for key, value in question.request.items()},
+        "request": {key: plain(value) for key, value in question.request.items()},
         "mode": _mode(question),
         "objective": objective,
         "limits": question.limits,
@@ -334,12 +335,3 @@ def _remedies(field: Field, question: Question, best: int | None) -> Iterator[st
                 yield (
                     "more memory would not make it faster: no layout that is up to a quarter too large takes less time"
                 )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (tuple, list)):
-        return [_plain(one) for one in value]
-    return value if isinstance(value, (str, int, float, bool)) else str(value)
-
-
-__all__ = ["QUANTITIES", "choose_training"]

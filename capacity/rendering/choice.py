@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 _COLUMNS = (
     ("devices", "devices"),
     ("run", "run_time_s"),
-    ("memory", "memory_per_device_bytes"),
     ("step", "step_time_s"),
-    ("first token", "ttft_s"),
-    ("next token", "tpot_s"),
+    ("first", "ttft_s"),
+    ("next", "tpot_s"),
     ("tok/s", "tokens_per_s"),
+    ("memory", "memory_per_device_bytes"),
     ("cost", "cost_usd"),
-    ("$ a M tok", "cost_per_million_tokens_usd"),
+    ("a M tok", "cost_per_million_tokens_usd"),
     ("energy", "energy_j"),
     ("J a tok", "energy_per_token_j"),
 )
@@ -47,7 +47,8 @@ def screen(choice: Choice, style: Style, *, everything: bool = False) -> str:
     if choice.front:
         kept = choice.front if everything else thinned(choice.front, _FRONT_ROWS)
         more = f", {len(kept)} of {len(choice.front)}" if len(kept) < len(choice.front) else ""
-        said = f"none of these is beaten in all of time, cost and memory{more}"
+        beaten = "first token, next token and tokens a device" if choice.mode == "serve" else "time, cost and memory"
+        said = f"none of these is beaten in all of {beaten}{more}"
         lines += ["", *_heading("PARETO FRONT", said, style), *_layouts(kept, style)]
     if choice.simplest is not None:
         lines += [
@@ -111,15 +112,21 @@ def _heading(name: str, said: str, style: Style) -> list[str]:
     return [style.paint(name, "bold", "cyan") + "  " + first, *(" " * indent + line for line in rest)]
 
 
+_PROMISE = ("ttft_slo", "tpot_slo", "percentile", "night")
+
+
 def command_line(request: dict[str, Any], options: dict[str, Any]) -> list[str]:
     """The words of the `capacity estimate` that prices a layout."""
     asked = {**request, **options}
+    if "request_rate" not in asked:
+        # A promise is of a rate of requests; an estimate without one has none.
+        asked = {name: value for name, value in asked.items() if name not in _PROMISE}
     line = ["capacity", "estimate"]
     for name, value in asked.items():
         if name == "catalogue":
             for folder in value:
                 line += ["--catalogue", str(folder)]
-        elif name != "site":
+        elif name != "site" and value is not None:
             text = f"{value:.10g}" if isinstance(value, float) else str(value)
             line += [f"--{name.replace('_', '-')}", text]
     return line
@@ -212,7 +219,8 @@ def _turning(choice: Choice, style: Style, *, everything: bool) -> list[str]:
 def _turned(turn: Turn) -> str:
     other = turn.option.setting.split("; ", 1)[-1]
     if turn.gain < 0:
-        return f"{turn.input} x {turn.factor:g}: the choice no longer fits; then {other}, {-turn.gain:.1%} worse"
+        lost = "keeps the promise" if "concurrency" in turn.option.options else "fits"
+        return f"{turn.input} x {turn.factor:g}: the choice no longer {lost}; then {other}, {-turn.gain:.1%} worse"
     return f"{turn.input} x {turn.factor:g}: {other} would be {turn.gain:.1%} better"
 
 
