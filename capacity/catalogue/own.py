@@ -20,9 +20,25 @@ def laws_path() -> str:
     return os.path.join(own_folder(), f"{THIS_MACHINE}.json")
 
 
+def platform_laws_path() -> str:
+    """The fitted laws of this machine's storage, ciphers and preparation of data."""
+    return os.path.join(own_folder(), f"{THIS_MACHINE}-platform.json")
+
+
 def measured_folder() -> str:
     """The folder, once this machine was calibrated; raises InputError before."""
     folder = own_folder()
     if not os.path.isfile(os.path.join(folder, "devices", f"{THIS_MACHINE}.toml")):
         raise InputError(f"{THIS_MACHINE} was not measured yet: run `capacity bench`, then `capacity calibrate local`")
+    return folder
+
+
+def platform_folder() -> str:
+    """The folder, once this machine's cores and disk were calibrated; raises InputError before."""
+    folder = own_folder()
+    if not os.path.isfile(os.path.join(folder, "hosts", f"{THIS_MACHINE}.toml")):
+        raise InputError(
+            f"cores and disk of {THIS_MACHINE} were not measured yet: run `capacity bench storage security preparation`, "
+            "then `capacity calibrate platform`"
+        )
     return folder

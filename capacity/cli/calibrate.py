@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 KINDS = {
     "kernels": "devices, from tables of measured kernels",
     "local": "this machine, from what `capacity bench` measured",
+    "platform": "its disk, ciphers and preparation of data, from the same; `local` does that too",
 }
 STORE, PROFILES = "capacity-bench.jsonl", "capacity-profiles"
 
@@ -61,7 +62,7 @@ def run(options: dict[str, Any]) -> None:
     if kind not in KINDS:
         raise UnknownNameError("kind", words[0], KINDS, f"known are {', '.join(KINDS)}")
     data = options["data"] or (words[1] if len(words) > 1 else None)
-    done, lines = {"kernels": _kernels, "local": _local}[kind](data, options)
+    done, lines = {"kernels": _kernels, "local": _local, "platform": _platform}[kind](data, options)
     if options["json"]:
         from capacity.rendering.record import json
 
@@ -94,6 +95,36 @@ def _kernels(data: str | None, options: dict[str, Any]) -> tuple[dict[str, Any],
     return done, [*lines, "", *_written(done["files"], chosen)]
 
 
+def _platform(data: str | None, options: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Storage, ciphers and preparation of data: laws by family, and their errors at sizes kept from the fit."""
+    try:
+        from capacity.calibration.platform import calibrate, write_platform
+    except ModuleNotFoundError as error:
+        raise InputError(f'calibration needs {error.name}: pip install "model-capacity[bench]"') from None
+    laws, told = calibrate(data or STORE)
+    files = write_platform(laws, told)
+    chosen = style(plain=options["plain"])
+    off = sorted(abs(value) for value in told["errors"].values())
+    held = ""
+    if off:
+        held = f"; {len(off)} sizes kept from the fit: median error {off[len(off) // 2]:.1%}, 90 % below {off[int(0.9 * len(off))]:.1%}"
+    header = [["", "a call", "pace", "beyond caches"]]
+    rows = [
+        [name, f"{law.call_s * 1e6:,.3g} us", _pace(law.bytes_per_s), _pace(law.far_bytes_per_s)]
+        for name, law in sorted(laws.items())
+    ]
+    lines = [
+        chosen.text(one)
+        for one in layout.wrap(f"{told['families']} kinds of work beside the devices{held}", chosen.width - 1)
+    ]
+    lines += ["", *layout.table(header, [[chosen.text(cell) for cell in row] for row in rows], chosen), ""]
+    return {"files": files, **told}, [*lines, *_written(files, chosen)]
+
+
+def _pace(bytes_per_s: float) -> str:
+    return "-" if bytes_per_s == float("inf") else f"{bytes_per_s / 1e9:.3g} GB/s"
+
+
 def _local(data: str | None, options: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     path = data or STORE
     try:
@@ -113,7 +144,15 @@ def _local(data: str | None, options: dict[str, Any]) -> tuple[dict[str, Any], l
         *(f"  {value:+7.1%}  {name}" for name, value in worst),
         "",
     ]
-    return {"files": files, **fit}, [*(chosen.text(line)[: chosen.width] for line in lines), *_written(files, chosen)]
+    done: dict[str, Any] = {"files": files, **fit}
+    told = [*(chosen.text(line)[: chosen.width] for line in lines), *_written(files, chosen)]
+    from capacity.measurement.amounts import families
+    from capacity.measurement.measured import Measured
+
+    if families(Measured(path)):
+        done["platform"], more = _platform(path, options)
+        told += ["", *more]
+    return done, told
 
 
 def _written(files: list[str], chosen: Style) -> list[str]:

@@ -137,7 +137,7 @@ COMMAND = Command(
             Option("--failures", metavar="WHAT", help="counted on llama-3-405b, meta-rsc-1, meta-rsc-2; or a device's MTBF: 50000h"),
             Option("--spares", metavar="N", read=whole(0), help="nodes that wait to take a failed one's place"),
             Option("--repair-time", metavar="TIME", read=_seconds, help="of a node: 1d"),
-            Option("--host", metavar="NAME", help="whose cores: zen-5, or this-machine after `capacity calibrate local`"),
+            Option("--host", metavar="NAME", help="whose cores: zen-4, or this-machine after `capacity calibrate local`"),
         )),
         ("protection", (
             Option("--encrypt", metavar="WHAT", help="at-rest, in-transit, confidential; with commas"),

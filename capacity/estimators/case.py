@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from capacity import ops
-from capacity.catalogue.own import THIS_MACHINE, measured_folder
+from capacity.catalogue.own import THIS_MACHINE, measured_folder, platform_folder
 from capacity.errors import InputError
 from capacity.estimators.assumptions import Assumptions, number, one_of
 from capacity.estimators.network import NVME_BYTES_PER_S_PER_DEVICE
@@ -229,6 +229,8 @@ def read_case(request: dict[str, Any]) -> Case:
     folders = tuple(request.get("catalogue", ()))
     if request.get("device") == THIS_MACHINE:
         folders = (*folders, measured_folder())
+    elif THIS_MACHINE in (request.get("host"), request.get("storage")):
+        folders = (*folders, platform_folder())
     assumptions = Assumptions()
     mode = one_of("--mode", request.get("mode"), MODES)
     model, shapes = _model(request, folders, assumptions)

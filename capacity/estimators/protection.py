@@ -20,7 +20,7 @@ AT_REST, IN_TRANSIT, CONFIDENTIAL = PARTS = ("at-rest", "in-transit", "confident
 MACSEC, IPSEC, SOFTWARE = TRANSITS = ("macsec", "ipsec", "software")
 CIPHERS = ("aes-256-gcm", "aes-128-gcm", "chacha20-poly1305")
 DIGESTS = ("sha-256", "blake2b", "blake3", "none")
-DEFAULT_HOST = "zen-5"
+DEFAULT_HOST = "zen-4"
 # Of a node's cores, where nothing is said.
 CIPHER_CORES = 16.0
 # Files are enciphered in pieces of this size, each with a tag of its own, so that a part can be read.

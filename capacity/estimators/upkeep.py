@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from capacity.catalogue.own import THIS_MACHINE
 from capacity.errors import CapacityError, InputError
 from capacity.estimators.assumptions import number, one_of
 from capacity.estimators.dataset import read_dataset
@@ -189,8 +190,18 @@ def protect(cluster: Cluster, request: dict[str, Any], folders: tuple[str, ...],
     """The cluster as protection leaves it: links between nodes give what is asked of ciphers."""
     from capacity.catalogue import load_host
 
-    host = load_host(request.get("host", DEFAULT_HOST), folders)
+    host = load_host(_own(request, "host", "hosts", folders) or DEFAULT_HOST, folders)
     return protected_cluster(cluster, read_protection(request, assumptions, cluster, host))
+
+
+def _own(request: dict[str, Any], option: str, section: str, folders: tuple[str, ...]) -> str | None:
+    """What was asked for; where that is nothing and the device is this machine, what was measured here."""
+    if option in request or request.get("device") != THIS_MACHINE:
+        found: str | None = request.get(option)
+        return found
+    from capacity.catalogue.entry import find
+
+    return THIS_MACHINE if find(section, THIS_MACHINE, folders) else None
 
 
 def read_upkeep(case: Case, workload: Workload) -> Upkeep:
@@ -199,10 +210,11 @@ def read_upkeep(case: Case, workload: Workload) -> Upkeep:
 
     request, take, note = case.request, case.assumptions.take, case.assumptions.note
     folders = case.folders
-    host = load_host(request.get("host", DEFAULT_HOST), folders)
+    host = load_host(_own(request, "host", "hosts", folders) or DEFAULT_HOST, folders)
     note("host core", host.name, "", "user" if "host" in request else "default", "paces of ciphers and of data")
-    if "storage" in request:
-        under = load_storage(request["storage"], folders)
+    named = _own(request, "storage", "storage", folders)
+    if named is not None:
+        under = load_storage(named, folders)
         note("storage", under.name, "", "user", under.notes)
     else:
         pace = case.cluster.storage_bytes_per_s or NODE_BYTES_PER_S * case.cluster.nodes

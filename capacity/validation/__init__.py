@@ -19,6 +19,7 @@ KINDS = {
     "energy": "a table of measured energies of inference and training",
     "training": "a table of training runs",
     "memory": "a table of peak memory of training",
+    "platform": "what `capacity bench` kept: this machine's storage, ciphers and preparation at sizes no fit has seen",
     "local": "what `capacity bench` kept: this machine's laws against its workloads",
 }
 

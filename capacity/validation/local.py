@@ -16,7 +16,7 @@ from capacity.catalogue.own import laws_path
 from capacity.errors import FileFormatError, InputError
 from capacity.laws.local import FAR, MACHINE, LocalLaws, from_document
 from capacity.measurement.measured import Measured
-from capacity.validation import scoring
+from capacity.validation import platform, scoring
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def validate(data: str | None = None) -> dict[str, Any]:
         if len(part):
             keys = [names for names in VIEWS.values() if names and (names[-1] != "phase" or metric == PHASE)]
             groups += scoring.by_metric(part, metric, keys)
+    groups += platform.scores(path)
     whole = rows[rows["metric"].isin((STEP, PASS))]
     return scoring.document(
         "local", rows, scoring.score(whole, STEP), groups,
