@@ -6,8 +6,7 @@ An uncertain input has a 90 % range as factors on its mid value. Each is moved t
 
 from __future__ import annotations
 
-from math import exp, log
-
+from capacity import ops
 from capacity.record import Record
 from capacity.spec.estimate import Quantity
 
@@ -59,31 +58,41 @@ def with_intervals(
         for name, value in middle.items():
             others = [variant[name].mid for variant in variants if name in variant]
             if others:
-                _note_move(moves[name], "model shape", value.mid, min(*others, value.mid), max(*others, value.mid))
+                _note_move(moves[name], "model shape", value.mid, *_ends([*others, value.mid]))
     quantities = {name: _quantity(name, value, moves[name]) for name, value in middle.items()}
     sensitivities = {name: shares for name in middle if (shares := _shares(moves[name]))}
     return quantities, sensitivities
 
 
+def _ends(values: list[float]) -> tuple[float, float]:
+    """The least and the largest of some values, row by row."""
+    least = most = values[0]
+    for value in values[1:]:
+        least, most = ops.minimum(least, value), ops.maximum(most, value)
+    return least, most
+
+
 def _note_move(moves: dict[str, tuple[float, float]], name: str, mid: float, a: float, b: float) -> None:
-    if mid > 0.0 and a > 0.0 and b > 0.0 and (a != mid or b != mid):
-        down, up = log(min(a, b, mid) / mid), log(max(a, b, mid) / mid)
-        moves[name] = (down, up)
+    moved = (mid > 0.0) & (a > 0.0) & (b > 0.0) & ((a != mid) | (b != mid))
+    if ops.anywhere(moved):
+        down = ops.log(ops.minimum(ops.minimum(a, b), mid) / mid)
+        up = ops.log(ops.maximum(ops.maximum(a, b), mid) / mid)
+        moves[name] = (ops.where(moved, down, 0.0), ops.where(moved, up, 0.0))
 
 
 def _quantity(name: str, value: Value, moves: dict[str, tuple[float, float]]) -> Quantity:
     down = sum(low * low for low, _ in moves.values()) ** 0.5
     up = sum(high * high for _, high in moves.values()) ** 0.5
-    mid = float(value.mid)
-    low, high = mid * exp(-down), mid * exp(up)
+    mid = value.mid if ops.is_column(value.mid) else float(value.mid)
+    low, high = mid * ops.exp(-down), mid * ops.exp(up)
     if value.unit == "fraction":
-        high = max(mid, min(high, 1.0))
+        high = ops.maximum(mid, ops.minimum(high, 1.0))
     return Quantity(name, low, mid, high, value.unit, value.note)
 
 
 def _shares(moves: dict[str, tuple[float, float]]) -> dict[str, float]:
     squares = {name: (high - low) ** 2 for name, (low, high) in moves.items()}
     whole = sum(squares.values())
-    if whole == 0.0:
-        return {}
+    if ops.is_column(whole) or whole == 0.0:
+        return {}  # of a column every row has its own
     return {name: part / whole for name, part in sorted(squares.items(), key=lambda item: -item[1])}

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from capacity.estimators.training_memory import Weights
     from capacity.estimators.training_run import Run
     from capacity.spec.device import Cluster
+    from capacity.spec.estimate import Quantity
     from capacity.spec.model import ModelSpec
     from capacity.spec.workload import Workload
 
@@ -50,12 +51,7 @@ def training_section(case: Case, *, alone: bool = False) -> tuple[Section, dict[
     """The verdict, quantities and breakdowns of training, and what makes their intervals."""
     workload, devices = read_workload(case)
     run, told = priced(case, workload, devices, alone=alone)
-    uncertain = _uncertain(case)
-    variants = tuple(
-        account(case, price_run(case, shape, workload, case.cluster, devices, plan=run.plan))({})
-        for shape in case.shapes
-    )
-    quantities, sensitivities = with_intervals(told, uncertain, variants)
+    quantities, sensitivities = with_ranges(case, workload, devices, run, told)
     section = Section(
         title=_title(workload),
         verdict=_verdict(run, quantities),
@@ -72,6 +68,17 @@ def training_section(case: Case, *, alone: bool = False) -> tuple[Section, dict[
         warnings=_warnings(case, run),
     )
     return section, sensitivities
+
+
+def with_ranges(
+    case: Case, workload: Workload, devices: float, run: Run, told: Account
+) -> tuple[dict[str, Quantity], dict[str, dict[str, float]]]:
+    """Quantities of a priced run with their intervals, and what makes these; for columns of runs too."""
+    variants = tuple(
+        account(case, price_run(case, shape, workload, case.cluster, devices, plan=run.plan))({})
+        for shape in case.shapes
+    )
+    return with_intervals(told, _uncertain(case), variants)
 
 
 def training_values(case: Case) -> dict[str, float]:
@@ -335,7 +342,7 @@ def _network_bytes(run: Run) -> float:
 
 
 def _uncertain(case: Case) -> tuple[Uncertain, ...]:
-    routed = layout.expert_count(case.model) > 0.0
+    routed = ops.anywhere(layout.expert_count(case.model) > 0.0)
     stack = load_stack(case.request.get("stack") or "tuned")
     uncertain = [
         step_interval(stack, case.cluster.device, case.profile, routed=routed, anchors=case.site[1]),

@@ -19,10 +19,10 @@ from capacity.estimators.assumptions import number
 from capacity.estimators.case import KEYS, PLATFORM_KEYS, read_case
 from capacity.estimators.lowering import Tokens, lower
 from capacity.estimators.refusal import RefusedError, at, noting
-from capacity.estimators.training import account, case_fewest, priced, run_values
+from capacity.estimators.training import account, case_fewest, priced, run_values, with_ranges
 from capacity.estimators.training_memory import weights_of
 from capacity.estimators.training_run import price_run, read_workload
-from capacity.importers.shape import infer_shape
+from capacity.importers.shape import infer_shape, plausible_shapes
 from capacity.record import Record, replace
 from capacity.spec.workload import TRAINING_MODES
 from capacity.sweeps.stacking import bare, signature, template
@@ -32,23 +32,30 @@ if TYPE_CHECKING:
 
     from capacity.estimators.case import Case
     from capacity.estimators.refusal import Refused
+    from capacity.spec.estimate import Quantity
     from capacity.spec.model import ModelSpec
 
     Column = np.ndarray
 
 # Rows priced in one call: a column of them fits the first-level cache, all that are alive the second.
-CHUNK_ROWS = 4096
-# Options that are words; any other is a number, which text may spell ("7B").
-WORDS = frozenset(
+CHUNK_ROWS = 8192
+# Words of fewer rows are told apart without pandas.
+FEW_ROWS = 1000
+# Options that are numbers, which text may spell ("7B"); rows that differ in any other are different in structure.
+NUMBERS = frozenset(
     {
-        "model", "config", "mode", "device", "cluster", "precision", "kv_precision", "optimizer", "recompute", "cp_kind",
-        "schedule", "offload", "offload_to", "teacher", "site", "grid", "catalogue", "stack", "engine", "sampling",
+        "acceptance", "attention_dp", "batch", "burst", "concurrency", "cp", "devices", "dp", "draft_tokens", "ep", "etp",
+        "eval_interval", "eval_tokens", "interleave", "length_spread", "lora_rank", "micro_batch", "night", "nodes",
+        "nvme_bandwidth", "output_len", "output_variation", "params", "percentile", "pp", "prefill_attention_dp", "prefill_ep",
+        "prefill_tp", "prefill_workers", "prefix_hit", "price", "prompt_len", "pue", "ramp_from", "ramp_tokens",
+        "receive_steps", "recompute_share", "replicas", "request_rate", "seq_len", "tokens", "tp", "tpot_slo", "ttft_slo",
+        "weight_bits", "zero",
     }
 )  # fmt: skip
 # Options that say which model.
 MODELS = ("params", "model", "config")
 # Units of numbers that text may spell.
-UNITS = {"nvme_bandwidth": "byte/s", "price": "USD/h", "ttft_slo": "s", "tpot_slo": "s"}
+UNITS = {"nvme_bandwidth": "byte/s", "price": "USD/h", "request_rate": "1/s", "ttft_slo": "s", "tpot_slo": "s"}
 
 
 class Answer(Record):
@@ -63,23 +70,26 @@ class Answer(Record):
     singly: int = 0
 
 
-def estimate_columns(request: Mapping[str, Any], *, chunk_rows: int = CHUNK_ROWS) -> dict[str, Column]:
+def estimate_columns(
+    request: Mapping[str, Any], *, intervals: bool = False, chunk_rows: int = CHUNK_ROWS
+) -> dict[str, Column]:
     """Every quantity of many cases by its full name, as float64 columns.
 
     request: the options of `capacity.estimate`, each a value for all cases or a column of them (NaN or None: not given).
+    intervals: the ends of each quantity's 90 % interval too, as `train.step_time_low` and `_high`.
     Raises InputError for a row that makes no sense; `answer_columns` gives its reason as a value instead.
     """
-    answer = answer_columns(request, chunk_rows=chunk_rows)
+    answer = answer_columns(request, intervals=intervals, chunk_rows=chunk_rows)
     for row, error in enumerate(answer.errors):
         if error is not None:
             raise InputError(f"row {row}: {error}")
     return answer.values
 
 
-def answer_columns(request: Mapping[str, Any], *, chunk_rows: int = CHUNK_ROWS) -> Answer:
+def answer_columns(request: Mapping[str, Any], *, intervals: bool = False, chunk_rows: int = CHUNK_ROWS) -> Answer:
     """Every quantity of many cases; rows that make no sense have a reason instead."""
-    cases = _Cases(request)
-    found = _Found(cases.rows)
+    cases = _Cases(request, intervals=intervals)
+    found = _Found(cases.rows, intervals=intervals)
     with np.errstate(all="ignore"):
         for group in cases.groups():
             for mode in group.modes:
@@ -90,8 +100,9 @@ def answer_columns(request: Mapping[str, Any], *, chunk_rows: int = CHUNK_ROWS) 
 class _Found:
     """Results as they come, scattered to their rows."""
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, *, intervals: bool) -> None:
         self.rows = rows
+        self.intervals = intervals
         self.values: dict[str, Column] = {}
         self.errors = np.full(rows, None, dtype=object)
         self.singly = 0
@@ -120,7 +131,8 @@ def _is_part(name: str) -> bool:
 class _Group:
     """Rows of one structure.
 
-    words: options all rows share; numbers: those that are columns, of these rows; models: that they name; codes: which.
+    words: options all rows share; numbers: those that are columns, of these rows; models: that they name, each with those it
+    may be instead; codes: which.
     """
 
     def __init__(
@@ -128,7 +140,7 @@ class _Group:
         where: Any,
         words: dict[str, Any],
         numbers: dict[str, Column],
-        models: list[ModelSpec],
+        models: list[tuple[ModelSpec, ...]],
         codes: Column | None,
         error: str | None,
     ) -> None:
@@ -154,8 +166,9 @@ class _Group:
 class _Cases:
     """A request of columns, read: words as codes, numbers as floats."""
 
-    def __init__(self, request: Mapping[str, Any]) -> None:
+    def __init__(self, request: Mapping[str, Any], *, intervals: bool) -> None:
         self.rows = _length(request)
+        self.intervals = intervals
         self.shared: dict[str, Any] = {}
         self.words: dict[str, tuple[list[Any], Column]] = {}
         self.numbers: dict[str, Column] = {}
@@ -170,15 +183,12 @@ class _Cases:
             if value is not None and value == value:
                 self.shared[key] = value
             return
-        column = np.asarray(value)
-        if key not in WORDS and column.dtype.kind in "biuf":
-            self.numbers[key] = np.ascontiguousarray(column, dtype=np.float64)
+        kind = getattr(getattr(value, "dtype", None), "kind", "O")
+        if (key in NUMBERS or key == "grid") and kind in "biuf":
+            self.numbers[key] = np.ascontiguousarray(value, dtype=np.float64)
             return
-        if column.dtype.kind in "biuf" and key == "grid":
-            self.numbers[key] = np.ascontiguousarray(column, dtype=np.float64)
-            return
-        kinds, codes = _factorised(column)
-        if key in WORDS:
+        kinds, codes = _factorised(value)
+        if key not in NUMBERS:
             self.words[key] = (kinds, codes)
             return
         numbers = np.array([self._number(key, kind, codes, code) for code, kind in enumerate(kinds)] + [np.nan])
@@ -248,17 +258,19 @@ class _Cases:
         else:
             kinds, codes = [self.shared[name]], np.zeros(self.rows, dtype=np.int64)
         folders = tuple(self.shared.get("catalogue", ()))
-        models = [_model(name, kind, folders) for kind in kinds]
+        models = [_models(name, kind, folders, all_shapes=self.intervals) for kind in kinds]
         return models, codes, [model if isinstance(model, str) else signature(model) for model in models]
 
 
-def _model(name: str, value: Any, folders: tuple[Any, ...]) -> ModelSpec | str:
-    """A model of a request; where it names none, why not."""
+def _models(name: str, value: Any, folders: tuple[Any, ...], *, all_shapes: bool) -> tuple[ModelSpec, ...] | str:
+    """A model of a request, and others it may be where its shape is a guess; where it names none, why not."""
     try:
         if name != "params":
-            return read_case({name: value, "catalogue": folders}).model
+            return (read_case({name: value, "catalogue": folders}).model,)
         size = number("--params", value, "1", 1e6, 1e13)
-        return infer_shape(size) if size is not None and size == size else "no number of parameters"
+        if size is None or size != size:
+            return "no number of parameters"
+        return plausible_shapes(size) if all_shapes else (infer_shape(size),)
     except CapacityError as error:
         return str(error)
 
@@ -278,7 +290,7 @@ def _price_group(group: _Group, mode: str, found: _Found, chunk_rows: int) -> No
         where = group.where[part]
         with noting() as refused:
             try:
-                values = _priced(group, mode, part, make, fewest)
+                values = _priced(group, mode, part, make, fewest, intervals=found.intervals)
             except CapacityError as error:
                 # The same is wrong in every row; what to tell each may still differ.
                 told = error.message if isinstance(error, RefusedError) else partial(_said, str(error))
@@ -293,25 +305,37 @@ def _said(text: str, _: Any) -> str:
     return text
 
 
-def _priced(group: _Group, mode: str, part: slice, make: Any, fewest: Column | None) -> dict[str, Any]:
+def _priced(
+    group: _Group, mode: str, part: slice, make: Any, fewest: Column | None, *, intervals: bool
+) -> dict[str, Any]:
     """Quantities of a chunk of a group."""
     case = _case(group, mode, part, make)
     workload, devices = read_workload(case)
     run = price_run(case, case.model, workload, case.cluster, devices)
     told = account(case, run, fewest=None if fewest is None else _thin(fewest[part]))
-    return run_values(run, told) | {"fits": run.fits}
+    ends = _ends(with_ranges(case, workload, devices, run, told)[0]) if intervals else {}
+    return run_values(run, told) | ends | {"fits": run.fits}
+
+
+def _ends(quantities: Mapping[str, Quantity]) -> dict[str, float]:
+    """Both ends of each interval."""
+    found = {}
+    for name, quantity in quantities.items():
+        found[f"{name}_low"], found[f"{name}_high"] = quantity.low, quantity.high
+    return found
 
 
 def _is_columnar(group: _Group) -> bool:
     """Whether rows can be columns: no layout has to be searched, and nothing is asked of the platform under them."""
     given = {*group.words, *group.numbers}
-    stated = bool(group.models) and layout.leaves_nothing_open(group.models[0], given)
+    stated = bool(group.models) and layout.leaves_nothing_open(group.models[0][0], given)
     return stated and given.isdisjoint(PLATFORM_KEYS)
 
 
 def _case(group: _Group, mode: str, part: Any, make: Any) -> Case:
     """The case of a chunk of a group, whose numbers are columns."""
     request = group.words | {"mode": mode} | {key: _thin(column[part]) for key, column in group.numbers.items()}
+    shapes: list[ModelSpec] = []
     if make is not None and group.codes is not None:
         codes = group.codes[part]
         taken: dict[int, Any] = {}
@@ -321,9 +345,9 @@ def _case(group: _Group, mode: str, part: Any, make: Any) -> Case:
                 taken[id(column)] = _thin(column[codes])
             return taken[id(column)]
 
-        request["model"] = make(take)
+        request["model"], *shapes = make(take)
     case = read_case(request)
-    return replace(case, cluster=bare(case.cluster), profile=bare(case.profile))
+    return replace(case, shapes=tuple(shapes), cluster=bare(case.cluster), profile=bare(case.profile))
 
 
 def _fewest(group: _Group, mode: str, make: Any) -> Column | None:
@@ -362,10 +386,11 @@ def _price_singly(group: _Group, mode: str, found: _Found) -> None:
             key = (*key, int(group.codes[row]))
         if key not in known:
             request = group.words | {"mode": mode} | {name: float(column[row]) for name, column in columns.items()}
+            others: list[ModelSpec] = []
             if group.codes is not None:
-                request["model"] = group.models[int(group.codes[row])]
+                request["model"], *others = group.models[int(group.codes[row])]
             try:
-                known[key] = section_values(request, mode)
+                known[key] = section_values(request, mode, tuple(others), intervals=found.intervals)
             except CapacityError as error:
                 known[key] = str(error)
             found.singly += 1
@@ -377,20 +402,23 @@ def _price_singly(group: _Group, mode: str, found: _Found) -> None:
             found.put(where, f"{mode}.{name}", value)
 
 
-def section_values(request: dict[str, Any], mode: str) -> dict[str, Any]:
-    """Every quantity of one section of one case, and whether it fits."""
-    case = read_case(request)
+def section_values(
+    request: dict[str, Any], mode: str, shapes: tuple[ModelSpec, ...] = (), *, intervals: bool = False
+) -> dict[str, Any]:
+    """Every quantity of one section of one case, and whether it fits. shapes: other models it may be."""
+    case = replace(read_case(request), shapes=shapes)
     if mode in TRAINING_MODES:
         workload, devices = read_workload(case)
         run, told = priced(case, workload, devices)
-        return run_values(run, told) | {"fits": run.fits}
-    from capacity.estimators.replica import load_replica
-    from capacity.estimators.serving import load_values
-    from capacity.estimators.serving_case import read_service
+        ends = _ends(with_ranges(case, workload, devices, run, told)[0]) if intervals else {}
+        return run_values(run, told) | ends | {"fits": run.fits}
+    from capacity.estimators.serving import serving_section
 
-    workload, service = read_service(case)
-    load = load_replica(case, case.model, workload, case.cluster, service)
-    return load_values(case, load) | {"fits": load.fits}
+    section, _ = serving_section(case, alone=True)
+    values: dict[str, Any] = {name: quantity.mid for name, quantity in section.quantities.items()}
+    for kind in ("memory", "time"):
+        values |= {f"{kind}.{name}": part for name, part in section.breakdowns[kind].items()}
+    return values | (_ends(section.quantities) if intervals else {}) | {"fits": section.fits}
 
 
 def _refuse(found: _Found, where: Column, text: str) -> None:
@@ -425,14 +453,26 @@ def _is_column(value: Any) -> bool:
     return not isinstance(value, (str, tuple)) and hasattr(value, "__len__") and not isinstance(value, dict)
 
 
-def _factorised(column: Column) -> tuple[list[Any], Column]:
-    """The different values of a column of objects, and which row has which; -1 where it has none."""
-    kinds: dict[Any, int] = {}
+def _factorised(column: Any) -> tuple[list[Any], Column]:
+    """The different values of a column of words, and which row has which; -1 where it has none."""
+    if hasattr(column, "cat"):  # a categorical series knows
+        column = column.array
+    if hasattr(column, "categories"):
+        return column.categories.tolist(), np.asarray(column.codes, dtype=np.int64)
+    if len(column) > FEW_ROWS:
+        import pandas as pd
+
+        codes, found = pd.factorize(np.asarray(column, dtype=object))
+        kinds = found.tolist()
+        if "" in kinds:
+            codes = np.where(codes == kinds.index(""), -1, codes)
+        return kinds, codes.astype(np.int64)
+    known: dict[Any, int] = {}
     codes = np.empty(len(column), dtype=np.int64)
-    for row, value in enumerate(column.tolist()):
-        missing = value is None or (not isinstance(value, (str, tuple, Record)) and value != value)
-        codes[row] = -1 if missing or value == "" else kinds.setdefault(value, len(kinds))
-    return list(kinds), codes
+    for row, value in enumerate(np.asarray(column, dtype=object).tolist()):
+        missing = value is None or value == "" or (isinstance(value, float) and value != value)
+        codes[row] = -1 if missing else known.setdefault(value, len(known))
+    return list(known), codes
 
 
 def _refined(ids: Column, codes: Column) -> Column:
