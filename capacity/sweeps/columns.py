@@ -111,20 +111,21 @@ class _Found:
         """Give rows their values of a quantity."""
         column = self.values.get(name)
         if column is None:
-            column = self.values[name] = np.full(self.rows, 0.0 if _is_part(name) else np.nan)
+            column = self.values[name] = np.full(self.rows, 0.0 if is_part(name) else np.nan)
         column[where] = values
 
     def answer(self) -> Answer:
         """All of it; a part of memory or time that a row has nothing of is nought, in a row without an answer unknown."""
         bad = self.errors != None  # noqa: E711 - element by element
         for name, column in self.values.items():
-            if _is_part(name):
+            if is_part(name):
                 column[np.isnan(self.values[f"{name.split('.', 1)[0]}.fits"])] = np.nan
             column[bad] = np.nan
         return Answer(self.values, self.errors, self.singly)
 
 
-def _is_part(name: str) -> bool:
+def is_part(name: str) -> bool:
+    """Whether a quantity is a part of a breakdown, such as `train.time.GEMM`."""
     return name.count(".") > 1
 
 
