@@ -19,20 +19,28 @@ if TYPE_CHECKING:
     from capacity.estimators.kernel import kernel
     from capacity.importers import read_config
     from capacity.planning.answer import plan
+    from capacity.sweeps.columns import estimate_columns
+    from capacity.sweeps.frame import estimate_frame
+    from capacity.sweeps.run import sweep
 
 _HOMES = {
     "estimate": "capacity.estimators",
+    "estimate_columns": "capacity.sweeps.columns",
+    "estimate_frame": "capacity.sweeps.frame",
     "kernel": "capacity.estimators.kernel",
     "load_cluster": "capacity.catalogue",
     "load_device": "capacity.catalogue",
     "load_model": "capacity.catalogue",
     "plan": "capacity.planning",
     "read_config": "capacity.importers",
+    "sweep": "capacity.sweeps.run",
 }
 
 __all__ = [
     "__version__",
     "estimate",
+    "estimate_columns",
+    "estimate_frame",
     "kernel",
     "load_cluster",
     "load_device",
@@ -40,6 +48,7 @@ __all__ = [
     "plan",
     "read_config",
     "solve",
+    "sweep",
 ]
 
 

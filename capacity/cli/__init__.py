@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "estimate": "what it costs to train and to serve one model",
     "plan": "the best layout, or the question backwards",
+    "sweep": "thousands to millions of cases, each with every quantity",
     "devices": "list, search and show the devices of the catalogue",
     "models": "list, search and show the models of the catalogue",
     "compress": "ways to make a model smaller, what they bring and what they cost",

@@ -92,7 +92,9 @@ def _rollout(case: Case) -> Rollout:
     )
     refuse(
         answers % updates != 0.0,
-        lambda row: f"--updates {row(updates):g} does not divide the {row(answers):g} answers of an iteration (--batch)",
+        lambda row: (
+            f"--updates {row(updates):g} does not divide the {row(answers):g} answers of an iteration (--batch)"
+        ),
     )
     return Rollout(
         algorithm=algorithm,

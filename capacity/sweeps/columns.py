@@ -61,11 +61,11 @@ UNITS = {"nvme_bandwidth": "byte/s", "price": "USD/h", "request_rate": "1/s", "t
 class Answer(Record):
     """Quantities of many cases, a row each.
 
-    values: by full name ("train.step_time"), float64, NaN where a row has none; errors: why a row has no answer, None where
+    quantities: by full name ("train.step_time"), float64, NaN where a row has none; errors: why a row has no answer, None where
     it has one; singly: rows that were not priced as columns.
     """
 
-    values: dict[str, Column]
+    quantities: dict[str, Column]
     errors: Column
     singly: int = 0
 
@@ -83,7 +83,7 @@ def estimate_columns(
     for row, error in enumerate(answer.errors):
         if error is not None:
             raise InputError(f"row {row}: {error}")
-    return answer.values
+    return answer.quantities
 
 
 def answer_columns(request: Mapping[str, Any], *, intervals: bool = False, chunk_rows: int = CHUNK_ROWS) -> Answer:

@@ -36,7 +36,7 @@ def estimate_frame(
     """
     request = asked(cases, shared)
     answer = answer_columns(request, intervals=intervals)
-    wanted = answer.values if columns is None else chosen(answer.values, columns)
+    wanted = answer.quantities if columns is None else chosen(answer.quantities, columns)
     found = pd.concat([cases, pd.DataFrame(wanted, index=cases.index)], axis=1)
     found[ERROR] = pd.array(answer.errors, dtype="string")
     found.attrs["priced singly"] = answer.singly
@@ -55,9 +55,7 @@ def asked(cases: pd.DataFrame, shared: dict[str, Any]) -> dict[str, Any]:
 def chosen(values: dict[str, Any], columns: Iterable[str]) -> dict[str, Any]:
     """Some of the quantities, by full name or without their section; whether it fits is always told."""
     wanted = {*columns, "fits"}
-    return {
-        name: column for name, column in values.items() if name in wanted or name.partition(".")[2] in wanted
-    }
+    return {name: column for name, column in values.items() if name in wanted or name.partition(".")[2] in wanted}
 
 
 def completed(frame: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:

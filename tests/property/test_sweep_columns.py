@@ -77,7 +77,7 @@ def test_columns_equal_single_estimates(request):
             section = capacity.estimate(**alone).sections[mode]
         except CapacityError as error:
             assert answer.errors[row] == str(error)
-            assert all(math.isnan(column[row]) for column in answer.values.values())
+            assert all(math.isnan(column[row]) for column in answer.quantities.values())
             continue
         assert answer.errors[row] is None
         told = {f"{mode}.{name}": quantity.mid for name, quantity in section.quantities.items()}
@@ -85,8 +85,8 @@ def test_columns_equal_single_estimates(request):
             told |= {f"{mode}.{part}.{name}": value for name, value in section.breakdowns[part].items()}
         told[f"{mode}.fits"] = float(section.fits)
         for name, value in told.items():
-            assert answer.values[name][row] == pytest.approx(value, rel=1e-9), name
-        others = {name: column[row] for name, column in answer.values.items() if name not in told}
+            assert answer.quantities[name][row] == pytest.approx(value, rel=1e-9), name
+        others = {name: column[row] for name, column in answer.quantities.items() if name not in told}
         assert all(value == 0.0 or math.isnan(value) for value in others.values()), others
     assert answer.singly == 0 or "ep" not in request
 
