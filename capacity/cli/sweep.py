@@ -30,16 +30,17 @@ def _shared(options: tuple[Option, ...]) -> tuple[Option, ...]:
 COMMAND = Command(
     "sweep",
     usage="[FILE] [--sweep NAME=VALUES ...] [options]",
-    description="Thousands to millions of cases, each with every quantity of `capacity estimate`: all\n"
-    "combinations of the values of --sweep, or the rows of a .toml, .csv or .parquet file.\n"
-    "Options of an estimate that are given are the same in all cases.",
+    description="Thousands to millions of cases, each with every quantity of an estimate: all\n"
+    "combinations of the values of --sweep, or the rows of a .toml, .csv or\n"
+    ".parquet file. Options of an estimate that are given hold for all cases.",
     examples=(
         "capacity sweep --mode train --devices 64 --sweep params=1e9:1e12:log20",
-        "capacity sweep --model llama-3.1-70b --mode train --devices 512 --sweep tp=1:8:x2 \\",
-        "    --sweep pp=1:16:x2 --sweep micro_batch=1,2,4 --pareto time,memory",
+        "capacity sweep --model llama-3.1-70b --mode train --devices 512 \\",
+        "    --sweep tp=1:8:x2 --sweep pp=1:16:x2 --sweep zero=1,3 --pareto time,memory",
         "capacity sweep cases.csv --output answers.parquet",
         "capacity sweep grid.toml --output answers --jobs 16 --resume",
-        "capacity sweep grid.toml --output answers --engine dask --address tcp://head:8786",
+        "capacity sweep grid.toml --output answers --engine dask \\",
+        "    --address tcp://head:8786",
     ),
     words=("FILE", "cases: a row each (.csv, .parquet), or [shared] and [sweep] tables (.toml)"),
     groups=(

@@ -33,7 +33,7 @@ def run(blocks: Blocks, task: Task, *, jobs: int = 1, address: str | None = None
             Client(cluster, set_as_default=False) as client,
         ):
             most = AHEAD * max(sum(client.nthreads().values()), 1)
-            waiting = as_completed()
+            waiting = as_completed(loop=client.loop)
             for number, block in blocks:
                 waiting.add(client.submit(price, number, block, task, pure=False))
                 if waiting.count() >= most:
