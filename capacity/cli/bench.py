@@ -146,7 +146,18 @@ def _plan(options: dict[str, Any], machine: Machine) -> Plan:
         rounds=options["rounds"] or (1 if quick else 2),
         time_s=options["time"],
         memory_bytes=options["memory"],
+        power=_power() if machine.device == "cpu" else None,
     )
+
+
+def _power() -> dict[str, Any] | None:
+    """What servers with this processor draw, for cases whose energy no counter says."""
+    from capacity.catalogue.power import core_power
+    from capacity.measurement import environment
+    from capacity.record import asdict
+
+    known = core_power(environment.cpu_model(), *environment.cpu_id())
+    return None if known is None else asdict(known)
 
 
 def _measure(chosen: list[Case], plan: Plan, path: str, options: dict[str, Any]) -> None:
@@ -179,7 +190,7 @@ def _show(measured: list[Measurement], options: dict[str, Any]) -> None:
                 "why": visits[-1].why,
                 "flop": visits[-1].flop,
                 "moved_bytes": visits[-1].moved_bytes,
-                "energy_source": visits[-1].energy_source,
+                **{name: getattr(visits[-1], name) for name in ("energy_j", "energy_interval_j", "energy_source")},
                 **(asdict(known[name]) if name in known else {}),
             }
             for name, visits in by_case(measured).items()

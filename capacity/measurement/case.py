@@ -56,7 +56,8 @@ class Kernel(Record):
 
     cases: parameters by profile and machine. build: parameters and machine to work. kind: "kernel", "training",
     "inference". processes: how many ranks torchrun starts for it, 0 for none. group: heading in lists.
-    time_s: how long one visit may take before it is killed. effort: multiplies the budget of a visit.
+    time_s: how long one visit may take before it is killed. effort: multiplies the budget of a visit. preload: modules that
+    visits need and that are slow to import: they are imported once, where they are installed.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Kernel(Record):
     processes: int = 0
     time_s: float = 60.0
     effort: float = 1.0
+    preload: tuple[str, ...] = ()
 
 
 class Case(Record):

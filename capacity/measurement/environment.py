@@ -21,7 +21,7 @@ _SETTINGS = (
     "THP_MEM_ALLOC_ENABLE", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "MKL_ENABLE_INSTRUCTIONS",
     "ONEDNN_MAX_CPU_ISA", "DNNL_DEFAULT_FPMATH_MODE", "CUDA_VISIBLE_DEVICES", "NCCL_ALGO", "NCCL_PROTO", "OPENBLAS_CORETYPE",
 )  # fmt: skip
-_PACKAGES = ("torch", "numpy", "torchao", "triton", "onnxruntime", "llama-cpp-python", "psutil", "nvidia-ml-py")
+_PACKAGES = ("torch", "numpy", "torchao", "triton", "onnxruntime", "llama-cpp-python", "gguf", "psutil", "nvidia-ml-py")
 # Fields that differ from minute to minute: left out of the key and of comparisons across days.
 VOLATILE = ("load", "others_share", "measured_clock_hz", "memory_available_bytes", "seen", "clock_now_hz")
 
@@ -121,6 +121,12 @@ def cpu_model() -> str:
     name = _cpuinfo("model name") or platform.processor() or platform.machine()
     family, model = _cpuinfo("cpu family"), _cpuinfo("model")
     return f"{name} (family {family}, model {model})" if family else name
+
+
+def cpu_id() -> tuple[str, int | None, int | None]:
+    """Vendor, family and model as CPUID says them; None where it says nothing."""
+    family, model = (_cpuinfo(field) for field in ("cpu family", "model"))
+    return _cpuinfo("vendor_id"), int(family) if family.isdigit() else None, int(model) if model.isdigit() else None
 
 
 def caches_bytes() -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Products whose weights torch cannot trace (packed, or sparse): while a trace is made they announce themselves."""
+"""Calls torch cannot trace (products with packed or sparse weights, other runtimes): while a trace is made they announce themselves."""
 
 from __future__ import annotations
 
@@ -34,3 +34,8 @@ def product(form: str, outputs: int, inputs: int, stored_bytes: float, density: 
         return _listeners[-1].product(form, x, outputs, inputs, stored_bytes, density, weight)
 
     return call
+
+
+def call(name: str, *, elements: float) -> None:
+    """Announce work of another runtime that is no product."""
+    _listeners[-1].announced(name, elements)

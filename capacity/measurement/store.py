@@ -113,6 +113,8 @@ def _document(path: str, number: int, line: bytes) -> dict[str, Any]:
 def _measurement(document: dict[str, Any]) -> Measurement:
     for name in ("warmups", "samples"):
         document[name] = tuple(Sample(**sample) for sample in document.get(name, ()))
+    if document.get("energy_interval_j"):
+        document["energy_interval_j"] = tuple(document["energy_interval_j"])
     return Measurement(**document)
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from random import Random
+from statistics import median
 from time import monotonic
 
 from capacity.measurement import environment as surroundings
+from capacity.measurement import statistics
 from capacity.measurement.isolation import run_isolated, server
+from capacity.measurement.power import MODELLED, modelled_j
 from capacity.measurement.registry import KERNELS
 from capacity.measurement.sampling import Effort
 from capacity.measurement.telemetry import Nvml, Watch
@@ -17,7 +20,7 @@ from capacity.spec.measurement import OK, Measurement
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from capacity.measurement.case import Case, Machine
@@ -32,7 +35,8 @@ class Plan(Record):
     """How a suite is run.
 
     rounds: visits to each case, each in another order; they lie minutes apart, so that a busy minute spoils one of them.
-    time_s: after this no visit begins; what is missing is visited by the next run on the same file.
+    time_s: after this no visit begins; what is missing is visited by the next run on the same file. power: watts of a core of
+    this processor with where they were published, for the energy of cases where no counter can be read; see `power.modelled_j`.
     """
 
     machine: Machine
@@ -41,6 +45,7 @@ class Plan(Record):
     rounds: int = 2
     time_s: float | None = None
     memory_bytes: float | None = None
+    power: Mapping[str, Any] | None = None
 
 
 class Progress(Record):
@@ -71,7 +76,8 @@ def run_suite(
     visits = outstanding(cases, plan, store)
     if not visits:
         return []
-    context = server(PRELOAD)
+    wanted = dict.fromkeys(name for case in cases for name in KERNELS[case.kernel].preload)
+    context = server((*PRELOAD, *wanted))
     key = _describe(plan, store, context)
     nvml = _nvml(plan.machine.device)
     made: list[Measurement] = []
@@ -104,6 +110,10 @@ def _visited(case: Case, turn: int, plan: Plan, context: Any, key: str, nvml: Nv
         watch=watch,
     )
     fields: dict[str, Any] = dict(outcome.value) if outcome.status == OK else {}
+    if fields and plan.power is not None and fields.get("energy_j") is None and plan.machine.device == "cpu":
+        core_s = _core_s(fields, kernel.processes, plan.settings.threads)
+        low, mid, high = modelled_j(plan.power, core_s, core_s)
+        fields |= {"energy_j": mid, "energy_interval_j": (low, high), "energy_source": MODELLED}
     own = fields.get("facts", {}).get("cpu_s", 0.0)
     fields.setdefault("peak_memory_bytes", outcome.peak_memory_bytes)
     return Measurement(
@@ -121,6 +131,12 @@ def _visited(case: Case, turn: int, plan: Plan, context: Any, key: str, nvml: Nv
     )
 
 
+def _core_s(fields: Mapping[str, Any], processes: int, threads: int) -> float:
+    """Seconds of cores that one run took: threads that wait for each other spin, so a core that is held is busy."""
+    chosen, _ = statistics.undisturbed(statistics.timed(fields["samples"]))
+    return median(statistics.seconds(sample) for sample in chosen) * max(threads, processes)
+
+
 def _describe(plan: Plan, store: Store, context: Any) -> str:
     """Write down where this runs."""
     facts = surroundings.environment(plan.machine.device, threads=plan.settings.threads)
@@ -131,6 +147,7 @@ def _describe(plan: Plan, store: Store, context: Any) -> str:
         facts |= nvml.facts()
     facts["others_share"] = surroundings.others_share()
     facts["seen"] = datetime.now(UTC).isoformat(timespec="seconds")
+    facts["power_model"] = plan.power
     facts["plan"] = {**asdict(plan.settings), "budget_s": plan.effort.budget_s}
     facts.pop("key")
     key = surroundings.key_of(facts)

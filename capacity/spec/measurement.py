@@ -40,7 +40,8 @@ class Measurement(Record):
     flop, moved_bytes: what one run does, by count of the mathematics; None where that says nothing.
     facts: what else the case reports of itself (output error, size on disk).
     settings: threads, matrix-product precision, allocator of the process. environment: key of the environment record.
-    energy_j: of one run; None without a counter, and energy_source says which counter.
+    energy_j: of one run, and energy_source which counter said so: nvml or rapl. Without a counter the source is "modelled"
+    and energy_interval_j holds (low, high), or it is "none" and energy_j is None.
     """
 
     case: str
@@ -61,6 +62,7 @@ class Measurement(Record):
     resting_memory_bytes: int | None = None
     energy_j: float | None = None
     energy_source: str = "none"
+    energy_interval_j: tuple[float, float] | None = None
     settings: dict[str, Any] = {}
     telemetry: dict[str, Any] = {}
     facts: dict[str, Any] = {}
