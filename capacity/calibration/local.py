@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 import numpy as np
-from scipy.optimize import nnls
 
+from capacity.calibration.fit import fit_sum
 from capacity.errors import InputError
-from capacity.laws.local import MACHINE, MODULES, NODES, SWITCHES, LocalLaws, law_name, named, pool, run_terms
+from capacity.laws.local import MACHINE, NODES, PYTHON, SWITCHES, LocalLaws, law_name, libraries, named, pool, run_terms
+from capacity.measurement.case import BETWEEN
 from capacity.measurement.measured import Measured
-from capacity.record import replace
+from capacity.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,13 +28,26 @@ if TYPE_CHECKING:
 
 # Residuals beyond this count less: a few kernels take a path of the library no law knows.
 OUTLIER = 0.15
-ROUNDS = 6
+# Memory that is off by more than this counts less.
+OUTLIER_BYTES = 3.0 * 2**20
 FEWEST_KERNELS = 20
 # An element-wise op has a law of its own if this many kernels of a few ops hold it; dispatch kernels of more ops are chains.
 FEWEST_OF_A_LAW, MOST_LAWS = 3, 3
 # Terms of calls among other calls.
-_CONTEXT = ((MACHINE, SWITCHES), (MACHINE, NODES), (MACHINE, MODULES))
+_CONTEXT = ((MACHINE, SWITCHES), (MACHINE, NODES), *((law, term) for law in PYTHON for term in ("calls", SWITCHES)))
+# Kernels of whole chains of calls.
+_CHAINS = ("dispatch", "cold-step")
 _FACTS = ("cpu", "gpu", "system", "python", "torch", "caches_bytes", "measured_clock_hz", "memory_bytes", "seen")
+
+
+class Row(Record):
+    """A kernel, or a phase of one, as the fit sees it."""
+
+    name: str
+    kernel: str
+    trace: Trace
+    terms: Terms
+    seconds: float
 
 
 def fit(
@@ -48,18 +62,9 @@ def fit(
     columns = sorted({key for row in rows for key in row})
     measured = np.asarray(seconds, dtype=float)
     matrix = np.array([[row.get(column, 0.0) for column in columns] for row in rows])
-    relative = matrix / measured[:, None]
-    scale = np.maximum(relative.max(axis=0), 1e-300)
-    relative = relative / scale
     given = np.zeros(len(measured)) if known is None else np.asarray(known, dtype=float)
-    wanted = 1.0 - given / measured
-    weights = np.ones(len(measured))
-    found = np.zeros(len(columns))
-    for _ in range(ROUNDS):
-        found, _ = nnls(relative * weights[:, None], wanted * weights, maxiter=100 * len(columns))
-        off = np.abs(relative @ found - wanted)
-        weights = np.sqrt(np.minimum(1.0, OUTLIER / np.maximum(off, 1e-9)))
-    return dict(zip(columns, (found / scale).tolist(), strict=True)), given + matrix @ (found / scale)
+    found = fit_sum(matrix / measured[:, None], 1.0 - given / measured, OUTLIER)
+    return dict(zip(columns, found.tolist(), strict=True)), given + matrix @ found
 
 
 def calibrate(path: str) -> tuple[LocalLaws, dict[str, Any]]:
@@ -74,12 +79,9 @@ def calibrate(path: str) -> tuple[LocalLaws, dict[str, Any]]:
             f"{path}: holds {len(traces)} kernels that can be fitted, at least {FEWEST_KERNELS} are needed: "
             f"run `capacity bench kernel --to {path}`"
         )
-    names = list(traces)
-    rows = [run_terms(traces[name], _fresh(kernels.summaries[name])) for name in names]
-    measured = np.array([kernels.summaries[name].seconds for name in names])
-    seconds = _laws(traces, rows, measured)
+    rows = [row for name, trace in traces.items() for row in _rows(kernels, name, trace)]
     laws = LocalLaws(
-        seconds=seconds,
+        seconds=_laws(rows),
         spread=(0.0, 0.0, 0.0),
         environment={name: kernels.environment.get(name) for name in _FACTS},
         threads=kernels.threads,
@@ -89,83 +91,99 @@ def calibrate(path: str) -> tuple[LocalLaws, dict[str, Any]]:
         libraries_bytes=_libraries_bytes(kernels, traces),
         device=kernels.device,
     )
-    predicted = np.array([laws.run_s(row, traces[name]) for name, row in zip(names, rows, strict=True)])
-    residuals = np.log(np.asarray(measured) / np.maximum(predicted, 1e-12))
+    predicted = {row.name: laws.run_s(row.terms, row.trace) for row in rows}
+    residuals = np.log([row.seconds / max(predicted[row.name], 1e-12) for row in rows])
     low, mid, high = (float(value) for value in np.quantile(residuals, (0.05, 0.5, 0.95)))
     laws = replace(laws, spread=(low, mid, high))
-    off = {name: float(value / one - 1.0) for name, value, one in zip(names, predicted, measured, strict=True)}
     return laws, {
-        "kernels": len(names),
-        "residuals": off,
-        "untraced": sorted(set(kernels.of_kind("kernel")) - set(names)),
+        "kernels": len(traces),
+        "residuals": {row.name: predicted[row.name] / row.seconds - 1.0 for row in rows},
+        "untraced": sorted(set(kernels.of_kind("kernel")) - set(traces)),
     }
 
 
-def _laws(traces: Mapping[str, Trace], rows: Sequence[Terms], measured: np.ndarray) -> dict[str, dict[str, float]]:
+def _rows(kernels: Measured, name: str, trace: Trace) -> list[Row]:
+    """A row for a kernel, or for each of its phases."""
+    kernel, summary = kernels.cases[name].kernel, kernels.summaries[name]
+    if not summary.parts_s:
+        return [Row(name, kernel, trace, run_terms(trace, _fresh(summary)), summary.seconds)]
+    return [
+        Row(f"{name}:{phase}", kernel, trace, run_terms(trace, None, phase), seconds)
+        for phase, seconds in summary.parts_s.items()
+        if phase != BETWEEN
+    ]
+
+
+def _laws(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     """All terms, in three steps: a free term must be about what it is named after.
 
     1. Kernels of ops that have kernels of their own. An element-wise op that comes up only within others has no law: its
        free terms would swallow whatever those kernels are off. The medians over the laws of its kind stand in for it.
     2. All kernels but chains of calls, with what stands in held.
-    3. Chains, with all of that held: what calls cost among other calls (cold code, nodes for backward, Python modules).
+    3. Chains, with all of that held: what calls cost among other calls (cold code, nodes for backward, the interpreter).
     """
-    names = list(traces)
-    kinds = {law_name(op): op.kind for trace in traces.values() for op in trace.ops}
+    kinds = {law_name(op): op.kind for row in rows for op in row.trace.ops}
     about: Counter[str] = Counter()
     for row in rows:
-        laws = [law for law in named(row) if kinds[law] != "view"]
+        laws = [law for law in named(row.terms) if kinds[law] != "view"]
         about.update(laws if len(laws) <= MOST_LAWS else ())
     rare = {law for law, kind in kinds.items() if kind in ("pointwise", "other") and about[law] < FEWEST_OF_A_LAW}
-    chains = {
-        index for index, row in enumerate(rows) if names[index].startswith("dispatch/") and len(named(row)) > MOST_LAWS
-    }
-    plain = [index for index in range(len(rows)) if index not in chains]
-    first = [index for index in plain if not rare.intersection(named(rows[index]))]
-    seconds = _fitted([rows[index] for index in first], measured[first], np.zeros(len(first)), rare)
-    pools = _pools(traces, seconds)
+    plain = [
+        row for row in rows if row.kernel not in _CHAINS or (":" not in row.name and len(named(row.terms)) <= MOST_LAWS)
+    ]
+    first = [row for row in plain if not rare.intersection(named(row.terms))]
+    seconds = _fitted(first, [0.0] * len(first), rare)
+    pools = _pools(rows, seconds)
     stand_in = LocalLaws({**pools, MACHINE: {}}, (0.0, 0.0, 0.0), {}, 1, 0.0, 0.0)
     known = [
-        stand_in.run_s({key: amount for key, amount in rows[index].items() if key[0] in rare}, traces[names[index]])
-        for index in plain
+        stand_in.run_s({key: amount for key, amount in row.terms.items() if key[0] in rare}, row.trace) for row in plain
     ]
-    seconds = _fitted([rows[index] for index in plain], measured[plain], known, rare) | pools
+    seconds = _fitted(plain, known, rare) | pools
     laws_so_far = LocalLaws(seconds, (0.0, 0.0, 0.0), {}, 1, 0.0, 0.0)
-    busy = [index for index, row in enumerate(rows) if any(row.get(key) for key in _CONTEXT)]
+    busy = [row for row in rows if any(row.terms.get(key) for key in _CONTEXT)]
     context, _ = fit(
-        [{key: rows[index].get(key, 0.0) for key in _CONTEXT} for index in busy],
-        measured[busy].tolist(),
-        [laws_so_far.run_s(rows[index], traces[names[index]]) for index in busy],
+        [{key: row.terms[key] for key in _CONTEXT if key in row.terms} for row in busy],
+        [row.seconds for row in busy],
+        [laws_so_far.run_s(row.terms, row.trace) for row in busy],
     )
-    seconds[MACHINE] = seconds.get(MACHINE, {}) | {term: value for (_, term), value in context.items()}
+    for (law, term), value in context.items():
+        seconds[law] = seconds.get(law, {}) | {term: value}
     return seconds
 
 
-def _fitted(
-    rows: Sequence[Terms], measured: np.ndarray, known: Sequence[float] | np.ndarray, rare: set[str]
-) -> dict[str, dict[str, float]]:
-    own = [{key: amount for key, amount in row.items() if key not in _CONTEXT and key[0] not in rare} for row in rows]
-    found, _ = fit(own, measured.tolist(), list(known))
+def _fitted(rows: Sequence[Row], known: Sequence[float], rare: set[str]) -> dict[str, dict[str, float]]:
+    own = [
+        {key: amount for key, amount in row.terms.items() if key not in _CONTEXT and key[0] not in rare} for row in rows
+    ]
+    found, _ = fit(own, [row.seconds for row in rows], known)
     seconds: dict[str, dict[str, float]] = defaultdict(dict)
     for (law, term), value in found.items():
         seconds[law][term] = value
     return dict(seconds)
 
 
-def _libraries_bytes(kernels: Measured, traces: Mapping[str, Trace]) -> float:
-    """What processes of kernels held beside their tensors, in the median."""
-    beside = [
-        visit.peak_memory_bytes - visit.resting_memory_bytes - traces[visit.case].peak_bytes
-        for visit in kernels.visits
-        if visit.case in traces and visit.peak_memory_bytes and visit.resting_memory_bytes
-    ]
-    return max(float(np.median(beside)), 0.0) if beside else 0.0
+def _libraries_bytes(kernels: Measured, traces: Mapping[str, Trace]) -> dict[str, float]:
+    """Memory that libraries hold once an op of a kind was called: what processes of kernels held beside their tensors."""
+    rows, beside = [], []
+    for visit in kernels.visits:
+        if visit.case in traces and visit.peak_memory_bytes and visit.resting_memory_bytes:
+            rows.append(libraries(traces[visit.case]))
+            beside.append(
+                max(visit.peak_memory_bytes - visit.resting_memory_bytes - traces[visit.case].peak_bytes, 0.0)
+            )
+    names = sorted({name for row in rows for name in row})
+    if not names:
+        return {}
+    matrix = np.array([[row.get(name, 0.0) for name in names] for row in rows])
+    found = fit_sum(matrix * 2**20 / OUTLIER_BYTES, np.array(beside) / OUTLIER_BYTES, 1.0)
+    return {name: float(value) * 2**20 for name, value in zip(names, found, strict=True)}
 
 
-def _pools(traces: Mapping[str, Trace], seconds: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+def _pools(rows: Sequence[Row], seconds: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
     """Medians over the laws of a kind and dtype: what stands in for an op never measured."""
     members: dict[str, set[str]] = defaultdict(set)
-    for trace in traces.values():
-        for op in trace.ops:
+    for row in rows:
+        for op in row.trace.ops:
             law = law_name(op)
             if op.kind in ("pointwise", "other") and law in seconds:
                 members[pool(law, op.kind)].add(law)

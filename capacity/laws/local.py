@@ -2,7 +2,8 @@
 
 A call takes a launch, its arithmetic and its traffic, in sum: on a processor they hardly overlap. What differs from op
 to op (the launch, the arithmetic of an element, a product's panels) is the op's own; what belongs to the machine (bytes
-from the last cache and from memory, fresh pages, calls of Python modules, nodes recorded for backward, code that was not used last) is shared by all.
+from the last cache and from memory, fresh pages, nodes recorded for backward, code that was not used last) is shared by all. So is what the
+interpreter costs where it enters the library: a module, an optimizer's step, a backward pass, a phase.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
 
     from capacity.spec.trace import Trace, TracedOp
 
-SCHEMA = 1
+SCHEMA = 2
 # Terms of the machine, shared by all ops.
 MACHINE = "machine"
-NEAR, FAR, FRESH, MODULES, NODES, SWITCHES = "near_bytes", "far_bytes", "fresh_bytes", "modules", "nodes", "switches"
+NEAR, FAR, FRESH, NODES, SWITCHES = "near_bytes", "far_bytes", "fresh_bytes", "nodes", "switches"
+# Where Python enters the library.
+PYTHON = ("module", "optimizer step", "backward pass", "phase")
 # What a node recorded in the forward pass costs there; the rest is paid when backward runs through it.
 NODE_SHARE_FORWARD = 0.4
 THIN_ROWS = 4.0
@@ -53,6 +56,8 @@ def terms(op: TracedOp) -> dict[tuple[str, str], float]:
     """What one call does, by (law, term): amounts that a law's seconds per unit multiply."""
     law = law_name(op)
     found: dict[tuple[str, str], float] = {(law, "calls"): 1.0}
+    if op.kind == "python":
+        return found | ({(law, SWITCHES): op.switches} if op.switches else {})
     if op.kind == "product":
         found |= {
             (law, "m n k"): op.batch * op.m * op.n * op.k * (op.flop / max(2.0 * op.batch * op.m * op.n * op.k, 1.0)),
@@ -88,13 +93,32 @@ def terms(op: TracedOp) -> dict[tuple[str, str], float]:
     return found
 
 
-def run_terms(trace: Trace, fresh_bytes: float | None = None) -> dict[tuple[str, str], float]:
-    """Terms of a whole run. fresh_bytes: what was measured of fresh pages, in place of what the trace expects."""
+def libraries(trace: Trace) -> dict[str, float]:
+    """What makes libraries load code and keep buffers of their own: each kind of op, once, and the number of ops of other kinds."""
+    found = {"process": 1.0}
+    others = set()
+    for op in trace.ops:
+        if op.kind in ("product", "attention", "convolution", "recurrent"):
+            what = op.name if op.name.startswith("linear-") else op.kind
+            found[f"{what}{' backward' if _BACKWARD in op.name else ''} {op.dtype}"] = 1.0
+        elif op.name == "backward pass":
+            found[op.name] = 1.0
+        elif op.kind not in ("python", "view"):
+            others.add(law_name(op))
+    return found | ({"other ops": float(len(others))} if others else {})
+
+
+def run_terms(trace: Trace, fresh_bytes: float | None = None, phase: str | None = None) -> dict[tuple[str, str], float]:
+    """Terms of a run, or of one phase of it. fresh_bytes: what was measured of fresh pages, in place of what the trace expects."""
     found: dict[tuple[str, str], float] = {}
     for op in trace.ops:
-        for key, amount in terms(op).items():
-            found[key] = found.get(key, 0.0) + amount * op.calls
-    found[MACHINE, MODULES] = sum(trace.modules.values())
+        if phase in (None, op.phase):
+            for key, amount in terms(op).items():
+                found[key] = found.get(key, 0.0) + amount * op.calls
+    if phase is not None and _BACKWARD in trace.phases:
+        there = sum(op.calls * op.nodes for op in trace.ops)
+        here = found.pop((MACHINE, NODES), 0.0) * NODE_SHARE_FORWARD
+        found[MACHINE, NODES] = here + (there * (1.0 - NODE_SHARE_FORWARD) if phase == _BACKWARD else 0.0)
     if fresh_bytes is not None:
         found[MACHINE, FRESH] = fresh_bytes
     return found
@@ -105,7 +129,7 @@ class LocalLaws(Record):
 
     seconds: per unit of each term, by law; "any KIND DTYPE" stands in for ops never measured. spread: quantiles
     (5, 50, 95 %) of ln(measured / predicted). environment: where it was fitted. libraries_bytes: memory a
-    kernel's process holds beside its tensors. The cache sizes are those that decided
+    process holds beside its tensors, by what makes libraries hold it. The cache sizes are those that decided
     which bytes count as near.
     """
 
@@ -116,8 +140,13 @@ class LocalLaws(Record):
     inner_cache_bytes: float
     last_cache_bytes: float
     settings: Mapping[str, Any] = {}
-    libraries_bytes: float = 0.0
+    libraries_bytes: Mapping[str, float] = {}
     device: str = "cpu"
+
+    def memory_bytes(self, trace: Trace) -> float:
+        """Most that a run holds beyond the process at rest: tensors and gaps between them, libraries' code and buffers."""
+        held = sum(self.libraries_bytes.get(name, 0.0) * amount for name, amount in libraries(trace).items())
+        return trace.peak_bytes + held
 
     def law_of(self, law: str, kind: str) -> Mapping[str, float] | None:
         """The terms of a law, or of the one that stands in for it; None where nothing like it was measured."""
@@ -144,7 +173,7 @@ class LocalLaws(Record):
             if law == MACHINE:
                 total += amount * machine.get(term, 0.0) * (term != NODES)
                 continue
-            rates = self.law_of(law, op.kind)
+            rates = self.seconds.get(law, {}) if op.kind == "python" else self.law_of(law, op.kind)
             if rates is None:
                 return None
             total += amount * rates.get(term, 0.0)
@@ -155,7 +184,8 @@ class LocalLaws(Record):
         kinds = {law_name(op): op.kind for op in trace.ops}
         total = 0.0
         for (law, term), amount in row.items():
-            rates = self.seconds[MACHINE] if law == MACHINE else self.law_of(law, kinds[law])
+            own = law == MACHINE or kinds[law] == "python"
+            rates = self.seconds.get(law) if own else self.law_of(law, kinds[law])
             total += amount * (rates or {}).get(term, 0.0)
         return total
 
@@ -164,8 +194,6 @@ class LocalLaws(Record):
         phases = dict.fromkeys(trace.phases or ("",), 0.0)
         missing: dict[str, None] = {}
         machine = self.seconds[MACHINE]
-        for phase, calls in trace.modules.items():
-            phases[phase] = phases.get(phase, 0.0) + calls * machine.get(MODULES, 0.0)
         backward = next((name for name in phases if name == _BACKWARD), None)
         for op in trace.ops:
             seconds = self.op_s(op)
@@ -197,8 +225,8 @@ def pool(law: str, kind: str) -> str:
 
 
 def named(terms_: Iterable[tuple[str, str]]) -> list[str]:
-    """Laws in a set of terms, the machine's left out."""
-    return sorted({law for law, _ in terms_ if law != MACHINE})
+    """Laws in a set of terms, the machine's and the interpreter's left out."""
+    return sorted({law for law, _ in terms_ if law != MACHINE and law not in PYTHON})
 
 
 def to_document(laws: LocalLaws) -> dict[str, Any]:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 QUICK, FULL = "quick", "full"
 PROFILES = (QUICK, FULL)
+# A phase that only sets the stage for the next: no part of what a case measures.
+BETWEEN = "between"
 
 
 class NotSupportedError(CapacityError):

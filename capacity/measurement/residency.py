@@ -6,6 +6,8 @@ the caches. It knows sizes of caches and nothing of speeds.
 
 from __future__ import annotations
 
+from bisect import bisect
+
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from capacity.record import Record
@@ -19,6 +21,7 @@ FRESH_BYTES = 32 * 2**20
 # Share of a cache that operands keep against everything else that passes through it.
 KEPT = 0.75
 MIB = 2**20
+ALIGNMENT = 64
 
 
 class Caches(Record):
@@ -36,6 +39,51 @@ class Use(Record):
     fresh_bytes: float = 0.0
 
 
+class Heap:
+    """Addresses as a best-fit allocator gives them that keeps its free memory: what it grows to is what a process holds."""
+
+    def __init__(self) -> None:
+        self._free: list[tuple[int, int]] = []  # (address, size), neither touching the next nor the top
+        self._top = 0
+        self.peak_bytes = 0
+
+    def take(self, size: int) -> int:
+        """The address of a new block: the smallest hole that holds it, else the top."""
+        size = _rounded(size)
+        holes = [(room, place) for place, (_, room) in enumerate(self._free) if room >= size]
+        if holes:
+            room, place = min(holes)
+            address = self._free[place][0]
+            if room > size:
+                self._free[place] = (address + size, room - size)
+            else:
+                del self._free[place]
+            return address
+        address = self._top
+        self._top += size
+        self.peak_bytes = max(self.peak_bytes, self._top)
+        return address
+
+    def give(self, address: int, size: int) -> None:
+        """Take a block back; it joins the holes beside it, and the top."""
+        size = _rounded(size)
+        place = bisect(self._free, (address, 0))
+        if place < len(self._free) and self._free[place][0] == address + size:
+            size += self._free.pop(place)[1]
+        if place and sum(self._free[place - 1]) == address:
+            before, room = self._free.pop(place - 1)
+            address, size, place = before, size + room, place - 1
+        if address + size == self._top:
+            self._top = address
+        else:
+            self._free.insert(place, (address, size))
+
+
+def _rounded(size: int) -> int:
+    """Torch aligns blocks to 64 bytes; the C library adds a header."""
+    return -(-size // ALIGNMENT) * ALIGNMENT + ALIGNMENT
+
+
 class Residency:
     """Blocks of memory in the order of their last use."""
 
@@ -46,8 +94,15 @@ class Residency:
         self._recent: dict[int, int] = {}  # block to size, last used at the end
         self._untouched: set[int] = set()  # large blocks nobody has written to yet
         self._next = 0
-        self.alive_bytes = 0
-        self.peak_bytes = 0
+        self._heap = Heap()
+        self._places: dict[int, int] = {}  # storage to its address on the heap
+        self._given_bytes = 0  # of what was there before: weights, data
+        self._large_bytes = self._largest_bytes = 0  # mapped apart from the heap: now, and at most
+
+    @property
+    def peak_bytes(self) -> int:
+        """What a process holds for all of it."""
+        return self._given_bytes + self._heap.peak_bytes + self._largest_bytes
 
     @property
     def inner_bytes(self) -> float:
@@ -64,14 +119,16 @@ class Residency:
             if life.expired():
                 size = self._recent.get(block, 0)
                 del self._owners[key]
-                self.alive_bytes -= size
+                if key in self._places:
+                    self._heap.give(self._places.pop(key), size)
                 if size > FRESH_BYTES:
+                    self._large_bytes -= size
                     self._recent.pop(block, None)
                 else:
                     self._free.setdefault(size, []).append(block)
 
-    def block(self, storage: Any) -> int:
-        """The block of a storage; it is given one at its first use."""
+    def block(self, storage: Any, *, made: bool = False) -> int:
+        """The block of a storage; it is given one at its first use. made: it came into being now, and was not there before."""
         key = storage._cdata
         known = self._owners.get(key)
         if known is not None and not known[0].expired():
@@ -88,8 +145,12 @@ class Residency:
         self._recent.setdefault(block, size)
         if size > FRESH_BYTES:
             self._untouched.add(block)
-        self.alive_bytes += size
-        self.peak_bytes = max(self.peak_bytes, self.alive_bytes)
+            self._large_bytes += size
+            self._largest_bytes = max(self._largest_bytes, self._large_bytes)
+        elif made:
+            self._places[key] = self._heap.take(size)
+        else:
+            self._given_bytes += size
         return block
 
     def held(self, weight: object, size: int) -> int:
@@ -99,8 +160,7 @@ class Residency:
             self._next += 1
             self._owners[key] = (_Forever(weight), self._next)
             self._recent[self._next] = size
-            self.alive_bytes += size
-            self.peak_bytes = max(self.peak_bytes, self.alive_bytes)
+            self._given_bytes += size
         return self._owners[key][1]
 
     def use(self, touched: dict[int, float]) -> Use:

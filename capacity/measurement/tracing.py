@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -59,19 +60,23 @@ class Tracer(TorchDispatchMode):
         self.phase = ""
         self._used: dict[str, float] = {}  # traffic when an op was used last
         self._traffic = 0.0
-        self.modules: dict[str, float] = {}
+        self._passes = -1  # the backward pass that was seen last
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        backward = torch._C._current_graph_task_id()
+        if backward not in (-1, self._passes):
+            self._passes = backward
+            self.called("backward pass")
         result = function(*args, **kwargs)
         space, _, name = function.name().partition("::")
         if space not in _SKIPPED:
             self._add(function, name.split(".", maxsplit=1)[0], args, kwargs, result)
         return result
 
-    def called(self) -> None:
-        """A Python module was called."""
-        self.modules[self.phase] = self.modules.get(self.phase, 0.0) + 1.0
+    def called(self, what: str, which: str = "") -> None:
+        """Python entered the library: a module, an optimizer's step, a backward pass, a phase of the workload."""
+        self.rows.append(TracedOp(what, "python", "", self.phase, switches=self._cold(f"{what} {which}", 0.0)))
 
     def _cold(self, name: str, touched: float) -> float:
         """Whether more passed through since an op's last call than the inner caches hold; its own operands do not count."""
@@ -90,7 +95,8 @@ class Tracer(TorchDispatchMode):
         del self.rows[known:]  # the allocation just made
         block = self.residency.held(weight, int(stored))
         touched: dict[int, float] = {block: stored}
-        self._touch(touched, (x, result))
+        self._touch(touched, (x,))
+        self._touch(touched, (result,), made=True)
         use = self.residency.use(touched)
         switches = self._cold(form, sum(touched.values()))
         self.rows.append(
@@ -106,10 +112,10 @@ class Tracer(TorchDispatchMode):
         """Work of another runtime: its operands are its own affair."""
         self.rows.append(TracedOp(name, "other", "fp32", self.phase, elements=elements))
 
-    def _touch(self, touched: dict[int, float], tensors: Sequence[Any]) -> None:
+    def _touch(self, touched: dict[int, float], tensors: Sequence[Any], *, made: bool = False) -> None:
         for tensor in tensors:
             storage = tensor.untyped_storage()
-            block = self.residency.block(storage)
+            block = self.residency.block(storage, made=made)
             amount = float(min(tensor.numel() * tensor.element_size(), storage.nbytes()))
             touched[block] = touched.get(block, 0.0) + amount
 
@@ -127,11 +133,11 @@ class Tracer(TorchDispatchMode):
         aliases = bool(outputs) and all(one.untyped_storage()._cdata in storages for one in outputs)
         if function.is_view or (aliases and not written) or name in _EMPTY:
             for tensor in outputs:
-                self.residency.block(tensor.untyped_storage())
+                self.residency.block(tensor.untyped_storage(), made=name in _EMPTY)
             self.rows.append(TracedOp("view", "view", "", self.phase, nodes=nodes))
             return
         touched: dict[int, float] = {}
-        self._touch(touched, [one for one in outputs if one.untyped_storage()._cdata not in storages])
+        self._touch(touched, [one for one in outputs if one.untyped_storage()._cdata not in storages], made=True)
         read = inputs
         if name in _LOOK_UPS:
             read = inputs[1:]  # of the table, only the rows that are looked up
@@ -268,12 +274,18 @@ def _shaped(row: TracedOp, name: str, args: Any, kwargs: Any, inputs: list[Any],
 @contextmanager
 def _shapes_only(tracer: Tracer) -> Iterator[None]:
     opaque.listen(tracer)
-    hook = torch.nn.modules.module.register_module_forward_pre_hook(lambda *_: tracer.called())
+    hooks = (
+        torch.nn.modules.module.register_module_forward_pre_hook(
+            lambda module, *_: tracer.called("module", type(module).__name__)
+        ),
+        register_optimizer_step_pre_hook(lambda one, *_: tracer.called("optimizer step", type(one).__name__)),
+    )
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
             yield
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
         opaque.leave()
 
 
@@ -341,6 +353,8 @@ def _traced(work: Work, tracer: Tracer) -> Trace:
     def once() -> None:
         for name, run in phases:
             tracer.phase = name
+            if name:
+                tracer.called("phase", name)
             assert run is not None
             run()
 
@@ -350,13 +364,12 @@ def _traced(work: Work, tracer: Tracer) -> Trace:
         for _ in range(MOST_RUNS):
             known = tracer.residency.blocks
             tracer.rows.clear()
-            tracer.modules.clear()
             once()
             steady = steady + 1 if tracer.residency.blocks == known else 0
             if steady == STEADY_RUNS:
                 break
     names = tuple(dict.fromkeys(name for name, _ in phases))
-    return Trace(_grouped(tracer.rows), dict(tracer.modules), float(tracer.residency.peak_bytes), names)
+    return Trace(_grouped(tracer.rows), float(tracer.residency.peak_bytes), names)
 
 
 def _grouped(rows: Sequence[TracedOp]) -> tuple[TracedOp, ...]:

@@ -9,7 +9,7 @@ class TracedOp(Record):
     """Calls of one library op on operands of known size and place.
 
     name: the library's, as "mm" or "native_layer_norm". kind: "product", "attention", "convolution", "recurrent", "pointwise",
-    "view" or "other". phase: which part of the workload. calls: how often in a run. batch, m, n, k: of products;
+    "view", "other", or "python" where the interpreter enters the library. phase: which part of the workload. calls: how often in a run. batch, m, n, k: of products;
     m: how many tensors, of calls on lists; gradients of an embedding's backward. layout: of operands, where it matters. flop: of
     products, attention and convolutions. elements: the most numbers any operand holds. near_bytes: operands in the last-level
     cache, far_bytes: in memory; those in the first levels cost no traffic. fresh_bytes: of results for which the system gives
@@ -37,9 +37,8 @@ class TracedOp(Record):
 
 
 class Trace(Record):
-    """All ops of one run of a workload. modules: calls of Python modules, by phase; peak_bytes: most that was alive at once."""
+    """All ops of one run of a workload. peak_bytes: most that was alive at once."""
 
     ops: tuple[TracedOp, ...]
-    modules: dict[str, float] = {}
     peak_bytes: float = 0.0
     phases: tuple[str, ...] = ()

@@ -158,7 +158,7 @@ def _memory(
     naive = float(facts.get("parameters", 0.0)) * 16.0 or float(facts.get("weight_bytes", np.nan))
     row = {
         "measured": float(np.median(peaks)),
-        "mid": rested + laws.libraries_bytes + trace.peak_bytes,
+        "mid": rested + laws.memory_bytes(trace),
         "baseline": naive,
     }
     return [{"id": f"{name}:memory", "metric": MEMORY, **row, **common}]

@@ -32,7 +32,11 @@ def core_power(name: str, vendor: str, family: int | None, model: int | None) ->
     if family is None or model is None or not any(word in name.lower() for word in _SERVERS):
         return None
     table = read_toml(os.path.join(os.path.dirname(__file__), "servers.toml"))
-    later = family > _LAST_AMD if vendor == "AuthenticAMD" else vendor == "GenuineIntel" and (family, model) > (6, _LAST_INTEL)
+    later = (
+        family > _LAST_AMD
+        if vendor == "AuthenticAMD"
+        else vendor == "GenuineIntel" and (family, model) > (6, _LAST_INTEL)
+    )
     for key, row in table.items():
         if key == "sources":
             continue

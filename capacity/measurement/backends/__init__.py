@@ -53,14 +53,27 @@ class Session(Record):
 
 
 class Backend(Protocol):
-    """A runtime. packages: module to the name it is installed by; bits: of one stored weight, by form."""
+    """A runtime."""
 
-    name: str
-    packages: dict[str, str]
-    bits: dict[str, float]
-    devices: tuple[str, ...]
-    # Whether the library calls it makes are torch's, and can be traced.
-    traced: bool
+    @property
+    def name(self) -> str:
+        """What cases call it."""
+
+    @property
+    def packages(self) -> dict[str, str]:
+        """Modules it needs, each to the name it is installed by."""
+
+    @property
+    def bits(self) -> dict[str, float]:
+        """Its forms, each to the bits of one stored weight, scales included."""
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Where it runs."""
+
+    @property
+    def traced(self) -> bool:
+        """Whether the library calls it makes are torch's, and can be traced."""
 
     def load(self, decoder: Decoder, task: Task) -> Session:
         """The decoder in the runtime's own form; it may take the decoder's weights."""

@@ -41,7 +41,7 @@ class OnnxRuntime:
         given = [task.tokens.numpy(), keys_values.numpy()]
         feeds = {one.name: np.ascontiguousarray(value) for one, value in zip(session.get_inputs(), given, strict=False)}
         outputs = [one.name for one in session.get_outputs()]
-        weights = sum(part.weight.numel() for part in decoder.modules() if type(part).__name__ == "Linear")
+        weights = sum(_elements(part) for part in decoder.modules() if type(part).__name__ == "Linear")
 
         def scores() -> Any:
             import torch
@@ -54,6 +54,10 @@ class OnnxRuntime:
             weight_bytes=weights * self.bits[task.form] / 8.0,
             disk_bytes=_size(path),
         )
+
+
+def _elements(linear: Any) -> int:
+    return int(linear.weight.numel())
 
 
 def _functional(decoder: Decoder, task: Task) -> tuple[Any, Any]:
@@ -117,13 +121,17 @@ def _quantised(path: str, task: Task) -> str:
     if task.form == "int8-dynamic":
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        quantize_dynamic(path, target, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul"], use_external_data_format=True)
+        quantize_dynamic(
+            path, target, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul"], use_external_data_format=True
+        )
         return target
     if task.form == "int4-weight":
         import onnx
         from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-        quantiser = MatMulNBitsQuantizer(onnx.load(path), block_size=GROUP, is_symmetric=True, accuracy_level=INT8_INSIDE)
+        quantiser = MatMulNBitsQuantizer(
+            onnx.load(path), block_size=GROUP, is_symmetric=True, accuracy_level=INT8_INSIDE
+        )
         quantiser.process()
         quantiser.model.save_model_to_file(target, True)
         return target

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 
-from capacity.measurement.backends import Session
 from capacity.measurement.backends.torch_own import session_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from capacity.measurement.backends import Task
+    from capacity.measurement.backends import Session, Task
     from capacity.measurement.workloads.decoder import Decoder
 
 GROUP = 32
@@ -48,6 +47,8 @@ class TorchAo:
 
 def _config(form: str) -> Any:
     import torch
+
+    own: Any = torch  # its stubs lack int4
     from torchao import quantization
     from torchao.quantization.granularity import PerGroup
 
@@ -55,7 +56,7 @@ def _config(form: str) -> Any:
         return quantization.Int8WeightOnlyConfig()
     if form == "int8-dynamic":
         return quantization.Int8DynamicActivationInt8WeightConfig()
-    return quantization.IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(GROUP))
+    return quantization.IntxWeightOnlyConfig(weight_dtype=own.int4, granularity=PerGroup(GROUP))
 
 
 def _disk_bytes(module: Any, task: Task) -> float:

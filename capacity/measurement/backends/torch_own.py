@@ -45,4 +45,7 @@ def session_of(module: Any, task: Task, weight_bytes: float, disk_bytes: Any, ca
         with torch.no_grad():
             return run_module(task.tokens, place)
 
-    return Session(run=run, scores=lambda: run()[:, -1].float(), weight_bytes=weight_bytes, disk_bytes=disk_bytes())
+    def scores() -> Any:
+        return run()[:, -1].float()
+
+    return Session(run=run, scores=scores, weight_bytes=weight_bytes, disk_bytes=disk_bytes())

@@ -17,6 +17,7 @@ from capacity.measurement.kernels import (
     quantised,
     rowwise,
     sparse,
+    step,
     storage,
     transfer,
 )
@@ -31,6 +32,7 @@ ALL = (
     *optimizer.FAMILIES,
     *memory.FAMILIES,
     *dispatch.FAMILIES,
+    *step.FAMILIES,
     *transfer.FAMILIES,
     *collective.FAMILIES,
     *anchor.FAMILIES,
