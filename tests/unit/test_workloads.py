@@ -198,4 +198,7 @@ def test_every_workload_names_its_kind():
         "training",
         "inference",
         "anchor",
+        "storage",
+        "security",
+        "preparation",
     }

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # The decoder has no rotary embedding. Positions divided by this much turn nothing, and cost what they always cost.
 NO_ROTATION = 1e30
+# llama.cpp makes contexts of 256 tokens and more.
+LEAST_CONTEXT = 256
 FORMS = {"f16": "F16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
 
 
@@ -72,7 +74,7 @@ def write_gguf(decoder: Decoder, path: str, form: str) -> int:
     layers, width, inner, vocabulary, tokens, _ = decoder.arguments
     heads = decoder.layers[0].heads
     writer = gguf.GGUFWriter(path, "llama")
-    writer.add_context_length(tokens)
+    writer.add_context_length(max(tokens, LEAST_CONTEXT))
     writer.add_embedding_length(width)
     writer.add_block_count(layers)
     writer.add_feed_forward_length(inner)
