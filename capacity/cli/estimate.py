@@ -147,6 +147,14 @@ COMMAND = Command(
             Option("--cipher-cores", metavar="N", read=_count, help="cores of a node that encipher: 16"),
             Option("--keys", metavar="SCOPE", help="a data key for each run, checkpoint or file"),
         )),
+        ("where to put it, with --mode deploy", (
+            Option("--target", metavar="WHERE", help="edge, server or cloud"),
+            Option("--latency-limit", metavar="TIME", read=_seconds, help="of a request, to its last token: 5s"),
+            Option("--power-limit", metavar="POWER", read=argument("W", positive=True), help="of its devices: 30W"),
+            Option("--energy-limit", metavar="J", read=argument("J", positive=True), help="of a token: 2J"),
+            Option("--price-limit", metavar="USD", read=_price, help="of all its devices for an hour: 3"),
+            Option("--loss-limit", metavar="SHARE", read=_share, help="published loss of perplexity at most: 0.1"),
+        )),
         ("money and power", (
             Option("--price", metavar="USD", read=_price, help="of one device for one hour: 2.5"),
             Option("--pue", metavar="RATIO", read=_count, help="power usage effectiveness of the site: 1.2"),

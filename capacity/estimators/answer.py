@@ -8,6 +8,8 @@ from capacity.spec.estimate import Estimate
 
 # The section of what is under the devices, where it is asked about.
 PLATFORM = "platform"
+# The mode that asks where a model can be put.
+DEPLOY = "deploy"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +29,10 @@ def estimate(**request: Any) -> Estimate:
     Returns an Estimate: sections "train" (or "finetune", "lora") and "serve", each quantity with its 90 % interval.
     Raises CapacityError, in one line, for input that makes no sense; a model that does not fit is an answer.
     """
+    if request.get("mode") == DEPLOY:
+        from capacity.estimators.deployment import deployment
+
+        return deployment(**{key: value for key, value in request.items() if value is not None})
     return answer(read_case(request))
 
 
@@ -84,6 +90,10 @@ def derive(name: str, **request: Any) -> Traced | float:
 
     name: as in `values`, or its end where that is unambiguous ("step_time"). Raises UnknownNameError.
     """
+    if request.get("mode") == DEPLOY:
+        from capacity.errors import InputError
+
+        raise InputError("--explain derives one number: ask it of the place, as in --mode serve --device NAME")
     from capacity.formula import ledger
 
     with ledger():

@@ -221,6 +221,10 @@ def read_case(request: dict[str, Any]) -> Case:
     """Check a request and load what it names; every problem is one line."""
     for key in request:
         if key not in KEYS:
+            if key == "target" or key.endswith("_limit"):
+                raise InputError(
+                    f"{_option(key)} is for --mode deploy, which looks for devices; add it, or leave this out"
+                )
             from capacity.errors import UnknownNameError
 
             raise UnknownNameError("option", key, KEYS)

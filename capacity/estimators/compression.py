@@ -99,6 +99,20 @@ def compress(**request: Any) -> list[Option]:
     return sorted(found, key=lambda one: (not one.reached, not one.fits, _loss(one), -_pace(one)))
 
 
+def compression_methods() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Methods by name, and what was published of their quality."""
+    table = _methods()
+    return table["methods"], table["quality"]
+
+
+def worst_loss(method: dict[str, Any], known: dict[str, Any]) -> float | None:
+    """The worst published loss of a method, as compress ranks it; None where nobody measured it."""
+    if "quality" not in method:
+        return None
+    rows = [_quality(one) for part in method["quality"] for one in known.get(part, ())]
+    return sum(row.high if row.metric == "perplexity" else -row.low for row in rows)
+
+
 def _methods() -> dict[str, Any]:
     return read_toml(os.path.join(SHIPPED, "compression", "methods.toml"))
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from capacity.spec.platform import Storage
 
 # Metrics every second and text, of one device.
-LOG_BYTES_PER_S = 1000.0
+LOG_BYTES_PER_S = 200.0
 # A machine of the cluster that prepares data.
 PREPARE_CORES, MACHINE_CORES, MACHINE_BYTES_PER_S, SKEW = 4096.0, 64.0, 3.125e9, 1.3
 # Cores of a host for one device: two processors of 48 to 56 for eight.
@@ -424,11 +424,7 @@ def _alternatives(case: Case, run: Run, values: Mapping[str, Value], upkeep: Upk
 
 
 def _warnings(upkeep: Upkeep, needs: list[Need], quantities: Mapping[str, Quantity]) -> tuple[str, ...]:
-    found = [
-        f"{one.name}: {one.share:.0%} of what is there; {one.remedy}" for one in needs[1:] if one.share > NEAR_SHARE
-    ]
-    if needs[0].share > NEAR_SHARE and needs[0].share <= 1.0:
-        found.insert(0, f"{needs[0].name}: {needs[0].remedy}")
+    found = [f"{one.name}: {one.said}; {one.remedy}" for one in needs[1:] if one.share > one.near]
     if upkeep.spares is None:
         wanted = quantities["spares_needed"].mid
         found.append(f"no spare nodes: {wanted:.0f} would be enough for 99 % of the time (--spares {wanted:.0f})")

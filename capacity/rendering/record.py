@@ -100,7 +100,9 @@ def _pairs(estimate: Estimate) -> Iterator[tuple[str, str]]:
                 yield f"{mode}.{_key(name)}.low", _value(quantity.low) + unit
                 yield f"{mode}.{_key(name)}.high", _value(quantity.high) + unit
         for kind, parts in section.breakdowns.items():
-            unit = {"memory": " byte", "time": " s", "work": " FLOP"}.get(kind, "")
+            unit = {"memory": " byte", "storage": " byte", "time": " s", "preparation": " s", "work": " FLOP"}.get(
+                kind, ""
+            )
             for name, size in parts.items():
                 yield f"{mode}.{_key(kind)}.{_key(name)}", f"{_value(size)}{unit}"
         for number, row in enumerate(section.alternatives, 1):

@@ -88,6 +88,8 @@ ESTIMATED = {
     "cipher_cores": "Cipher cores",
     "storage_cost": "Storage",
 }
+# Rows of a section's table that a screen shows, where they are not the usual few.
+ROWS = {"Deployment": 12, "Platform": 4}
 # What the memory bar and the line below it show already.
 DEVICE_MEMORY = "device_memory"
 RECOMPUTATION = {

@@ -22,6 +22,8 @@ ROOM = 14  # columns a note is worth showing in
 SPARSE = 0.6  # a model that uses less of itself for a token is a sparse one
 _ASSUMPTIONS = 6
 _ALTERNATIVES = 3
+# What the parts of a breakdown are counted in, where they are not seconds.
+_UNITS = {"work": "FLOP", "storage": "byte", "interruptions": "1"}
 _MARKS = {True: ("✔", "green"), False: ("✘", "red"), None: ("·", "cyan")}
 
 
@@ -64,13 +66,14 @@ def section_lines(section: Section, style: Style, *, everything: bool) -> list[s
     lines += _memory(section, style)
     if everything:
         for kind, parts in section.breakdowns.items():
-            if kind != "memory":
-                unit = "FLOP" if kind == "work" else "s"
+            if kind not in ("memory", "pressure"):  # shares of different things do not add up to a bar
+                unit = _UNITS.get(kind, "s")
                 lines += _bar(words.label(kind.removesuffix(" time")), parts, unit, None, style)
         lines += _all(section, style)
     else:
         lines += _grid(section, style)
-    lines += _alternatives(section.alternatives, style, None if everything else _ALTERNATIVES)
+    most = selection.ROWS.get(section.title, _ALTERNATIVES)
+    lines += _alternatives(section.alternatives, style, None if everything else most)
     return lines + _warnings(section.warnings, style)
 
 
@@ -102,11 +105,11 @@ def _bar(name: str, parts: dict[str, float], unit: str, full: float | None, styl
     parts = {part: size for part, size in parts.items() if size > 0.0}
     total = sum(parts.values())
     end = max(total, full or 0.0)
-    binary = unit == "byte"
+    binary = name == "Memory"
     said = style.drawn(words.value(total, unit, binary=binary))
     if full:
         said += f" of {style.drawn(words.value(full, unit, binary=binary))}"
-    head = f"{MARGIN}{name:<8}"
+    head = f"{MARGIN}{name:<7} "
     room = max(style.width - len(head) - len(said) - 2, 10)
     cells = _cells([*parts.values(), max(end - total, 0.0)], room)
     bar = "".join(style.part(number, length) for number, length in enumerate(cells[:-1]))
@@ -211,7 +214,7 @@ def _alternatives(rows: Sequence[dict[str, Any]], style: Style, most: int | None
     if not rows:
         return []
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    header = ["compare" if key == "device" else style.text(words.lower(words.label(key))) for key in keys]
+    header = ["compare" if key in ("device", "storage") else style.text(words.lower(words.label(key))) for key in keys]
     body = [[style.text(words.named(key, row.get(key))) for key in keys] for row in rows[:most]]
     return table([header], body, style, MARGIN)
 
@@ -231,7 +234,9 @@ def _assumptions(estimate: Estimate, style: Style) -> list[str]:
     mode, section = next(iter(estimate.sections.items()))
     name = next((name for name in selection.ESTIMATED if name in section.quantities), "")
     more = len(estimate.assumptions) - len(chosen)
-    hint = [f"{more} more: -v", f"derivations: --explain {mode}.{name}", "ranges: 90 % intervals"]
+    hint = [f"{more} more: -v"]
+    if estimate.sensitivities:
+        hint += [f"derivations: --explain {mode}.{name}", "ranges: 90 % intervals"]
     lines = [style.paint("ASSUMED", "bold", "cyan"), *flowed(items, style, MARGIN)] if items else []
     return [*lines, *(style.paint(line, "dim") for line in joined(hint, style, MARGIN))]
 

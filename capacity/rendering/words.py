@@ -25,7 +25,7 @@ _UNITS = {
 _LABELS = {
     "memory_per_device": "Memory", "cost_per_million_tokens": "Cost a M tokens",
     "cost_per_million_requests": "Cost a M requests",
-    "cost_per_million_images": "Cost a M images", "tokens_per_s": "Tokens/s", "run_time": "Run",
+    "cost_per_million_images": "Cost a M images", "tokens_per_s": "Tokens/s", "run_time": "Run", "kept_time": "Goodput",
     "activations_without_recomputation": "Activations, all kept",
     "activations_with_selective_recomputation": "Activations, selective", "activations_with_full_recomputation": "Activations, full",
 }  # fmt: skip

@@ -1,0 +1,126 @@
+"""Where a model can be put: what holds it, meets the limits, and what the others lack."""
+
+import json
+import time
+
+import pytest
+from jsonschema import Draft202012Validator
+
+import capacity
+from capacity.cli import main
+from capacity.errors import CapacityError, InputError
+from capacity.estimators.answer import derive
+from capacity.estimators.compression import compress
+from capacity.estimators.deployment import LADDERS, deploy
+
+EDGE = {"model": "llama-3.1-8b", "target": "edge", "latency_limit": 20.0}
+
+
+def test_what_is_said_to_meet_the_limits_meets_them():
+    _, _, found, _ = deploy(**EDGE, power_limit=40.0, energy_limit=2.0)
+    met = [one for one in found if not one.lacks]
+    assert met
+    assert len(met) < len(found)
+    for one in met:
+        assert one.latency <= 20.0
+        assert one.power <= 40.0
+        assert one.energy <= 2.0
+    assert [bool(one.lacks) for one in found] == sorted(bool(one.lacks) for one in found)
+    energies = [one.energy for one in met]
+    assert energies == sorted(energies)
+
+
+def test_the_least_loss_that_meets_the_limits_is_taken():
+    """The same question to `compress`, which tries every method on one device."""
+    _, _, found, _ = deploy(**EDGE)
+    one = next(one for one in found if one.place == "jetson-orin-nano-super-8gb")
+    others = {
+        option.method: option
+        for option in compress(model="llama-3.1-8b", device=one.place, concurrency=1)
+        if option.method in LADDERS["edge"]
+    }
+    assert one.memory == pytest.approx(others[one.method].memory.mid, rel=1e-6)
+    before = LADDERS["edge"][: LADDERS["edge"].index(one.method)]
+    for method in before:
+        option = others[method]
+        seconds = 255 / option.tokens_per_s.mid if option.fits else float("inf")
+        assert seconds > 19.0 or not option.fits, method
+
+
+def test_tighter_limits_leave_fewer_places():
+    def reaching(**limits):
+        return sum(not one.lacks for one in deploy(model="llama-3.1-8b", target="server", **limits)[2])
+
+    free, slow, quick = reaching(), reaching(latency_limit=20.0), reaching(latency_limit=4.0)
+    assert free > slow > quick > 0
+
+
+def test_what_is_too_large_says_what_memory_it_lacks():
+    estimate = capacity.estimate(model="llama-3.1-405b", mode="deploy", target="edge")
+    section = estimate.sections["deploy"]
+    assert section.fits is False
+    assert section.binding == "memory"
+    assert "of memory" in section.verdict
+    assert all("of memory" in row["lacks"] or "room" in row["lacks"] for row in section.alternatives)
+
+
+def test_clouds_are_paid_by_the_instance():
+    _, _, found, _ = deploy(model="llama-3.1-70b", target="cloud", price_limit=20.0, latency_limit=30.0)
+    met = [one for one in found if not one.lacks]
+    assert met
+    assert all(one.usd_per_hour <= 20.0 for one in met)
+    assert any("price" in lack for one in found for lack in one.lacks)
+    costs = [one.usd_per_million for one in met]
+    assert costs == sorted(costs)
+
+
+def test_models_that_answer_in_one_pass_have_places_too():
+    section = capacity.estimate(model="vit-b-16", mode="deploy", target="edge", latency_limit=0.5).sections["deploy"]
+    assert section.quantities["reaching"].mid > 5
+
+
+def test_the_command_answers_soon_and_to_the_schema(capsys):
+    began = time.process_time()
+    assert main(["estimate", "--model", "llama-3.1-8b", "--mode", "deploy", "--target", "server", "--json"]) == 0
+    assert time.process_time() - began < 6.0  # a second or two on a quiet machine
+    answer = json.loads(capsys.readouterr().out)
+    with open(capacity.__path__[0] + "/schema/estimate-1.json", encoding="utf-8") as file:
+        Draft202012Validator(json.load(file)).validate(answer)
+    assert list(answer["sections"]) == ["deploy"]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_table_keeps_to_its_width(width, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert (
+        main(["estimate", "--model", "llama-3.1-8b", "--mode", "deploy", "--target", "edge", "--power-limit", "30W"])
+        == 0
+    )
+    text = capsys.readouterr().out
+    assert "lacks" in text
+    assert max(map(len, text.splitlines())) <= width
+
+
+@pytest.mark.parametrize(
+    ("request_", "told"),
+    [
+        ({"device": "h100-sxm"}, "leave it out"),
+        ({"target": "cluod"}, "cloud"),
+        ({"latency_limit": -1.0}, "--latency-limit"),
+        ({"model": "llama-3.1-9b"}, "llama-3.1-8b"),
+    ],
+)
+def test_what_cannot_be_is_told_in_one_line(request_, told):
+    with pytest.raises(CapacityError) as caught:
+        capacity.estimate(**({"model": "llama-3.1-8b", "mode": "deploy"} | request_))
+    assert told in str(caught.value)
+
+
+def test_one_number_is_derived_of_one_place():
+    with pytest.raises(InputError, match="--mode serve --device"):
+        derive("tpot", model="llama-3.1-8b", mode="deploy")
+
+
+def test_limits_are_of_deployments():
+    with pytest.raises(InputError, match="--mode deploy"):
+        capacity.estimate(model="llama-3.1-8b", mode="serve", latency_limit=2.0)
