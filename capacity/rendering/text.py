@@ -66,7 +66,11 @@ def section_lines(section: Section, style: Style, *, everything: bool) -> list[s
     lines += _memory(section, style)
     if everything:
         for kind, parts in section.breakdowns.items():
-            if kind not in ("memory", "pressure"):  # shares of different things do not add up to a bar
+            if kind not in (
+                "memory",
+                "storage",
+                "pressure",
+            ):  # drawn above; shares of different things do not add up to a bar
                 unit = _UNITS.get(kind, "s")
                 lines += _bar(words.label(kind.removesuffix(" time")), parts, unit, None, style)
         lines += _all(section, style)
@@ -93,6 +97,8 @@ def _memory(section: Section, style: Style) -> list[str]:
     if parts:
         device = section.quantities.get(selection.DEVICE_MEMORY)
         lines += _bar("Memory", parts, "byte", device.mid if device else None, style)
+    if "storage" in section.breakdowns:
+        lines += _bar("Storage", section.breakdowns["storage"], "byte", None, style)
     kept = selection.chosen(section.quantities, selection.RECOMPUTATION)
     if kept:
         said = style.drawn(", ".join(label.format(words.value(each.mid, "byte", binary=True)) for label, each in kept))
