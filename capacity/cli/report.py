@@ -35,6 +35,7 @@ COMMAND = Command(
         ("what is reported, instead of an estimate", (
             Option("--from", metavar="FILE", many=True, dest="sources", help="a document to report, as FILE; may be repeated"),
             Option("--validate", metavar="KIND", many=True, help="score the project's own runs of a kind and report it; may be repeated"),
+            Option("--data", metavar="PATH", help="measurements of your own for --validate, instead of the project's"),
             Option("--rerun", metavar="FILE", help="make a report again from the inputs in it, and say what changed"),
         )),
         ("the report", (
@@ -89,7 +90,7 @@ def inputs_of(options: dict[str, Any]) -> list[Document]:
     from capacity.reporting import documents
 
     found = [documents.read(path) for path in [*(options["words"] or ()), *(options["sources"] or ())]]
-    found += [documents.validated(kind) for kind in options["validate"] or ()]
+    found += [documents.validated(kind, options["data"]) for kind in options["validate"] or ()]
     asked = any(options[name] is not None for name in ("params", "model", "config"))
     if found and not asked:
         return found

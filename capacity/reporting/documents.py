@@ -6,8 +6,9 @@ import json
 import os
 from typing import Any
 
-from capacity.errors import FileFormatError
+from capacity.errors import CapacityError, FileFormatError, InputError
 from capacity.record import Record
+from capacity.reporting.machines import STORES, read_store
 from capacity.spec.estimate import Assumption, Estimate, Quantity, Section
 
 MOST_BYTES = 64 * 2**20
@@ -29,20 +30,13 @@ class Document(Record):
 def read(path: str) -> Document:
     """The document in a file; raises FileFormatError."""
     shown = path[-80:]
-    try:
-        size = os.path.getsize(path)
-        if size > MOST_BYTES:
-            raise FileFormatError(
-                f"{shown} has {size / 2**20:.0f} MiB; a report takes files of at most {MOST_BYTES // 2**20}"
-            )
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
-    except OSError as error:
-        raise FileFormatError(f"cannot read {shown}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise FileFormatError(
-            f"{shown} is not a text file: give a JSON document that `capacity ... --json` wrote"
-        ) from None
+    if path.endswith(STORES):
+        return Document("bench", os.path.basename(path).partition(".jsonl")[0], read_store(path))
+    text = _text(path)
+    if path.endswith((".md", ".txt")):
+        return Document("notes", os.path.basename(path), {"text": text})
+    if path.endswith(".csv"):
+        return predictions(text, path)
     try:
         data = json.loads(text)
     except (ValueError, RecursionError):
@@ -54,6 +48,59 @@ def read(path: str) -> Document:
     return document(data, os.path.basename(path))
 
 
+def _text(path: str) -> str:
+    """A file as text, or standard input where it is `-`."""
+    shown = path[-80:]
+    if path == "-":
+        import sys
+
+        return sys.stdin.read(MOST_BYTES)
+    try:
+        size = os.path.getsize(path)
+        if size > MOST_BYTES:
+            raise FileFormatError(
+                f"{shown} has {size / 2**20:.0f} MiB; a report takes files of at most {MOST_BYTES // 2**20}"
+            )
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except OSError as error:
+        raise FileFormatError(f"cannot read {shown}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise FileFormatError(f"{shown} is not a text file: give a document that `capacity ... --json` wrote") from None
+
+
+def predictions(text: str, path: str) -> Document:
+    """What `capacity validate --predictions FILE` wrote, scored again."""
+    from io import StringIO
+
+    try:
+        import pandas as pd
+
+        from capacity.validation import scoring
+    except ModuleNotFoundError as error:
+        raise InputError(f'predictions need {error.name}: pip install "model-capacity[sweep]"') from None
+    rows = pd.read_csv(StringIO(text))
+    lacking = {"id", "measured", "low", "mid", "high"} - set(rows.columns)
+    if lacking:
+        raise FileFormatError(
+            f"{path[-80:]} lacks the column {min(lacking)}: give what `capacity validate --predictions` wrote"
+        )
+    name = os.path.basename(path).removesuffix(".csv")
+    rows["why"] = rows["why"].fillna("") if "why" in rows else ""
+    metrics = rows["metric"].unique() if "metric" in rows else [name]
+    keys = [(one,) for one in ("op", "family", "kind", "stack", "engine", "device") if one in rows]
+    groups: list[dict[str, Any]] = []
+    for metric in metrics:
+        part = rows[rows["metric"] == metric] if "metric" in rows else rows
+        groups += scoring.by_metric(part, str(metric), [key for key in keys if part[key[0]].notna().any()])
+    first = rows[rows["metric"] == metrics[0]] if "metric" in rows else rows
+    scores = scoring.document(
+        name, rows, scoring.score(first, str(metrics[0])), groups, unit="1", views={key[0]: key for key in keys}, worst_of=first,
+        baselines={"baseline_mdape": "simpler"} if "baseline" in rows else {},
+    )  # fmt: skip
+    return Document("validation", name, scored(scores))
+
+
 def document(data: dict[str, Any], name: str) -> Document:
     """A document of the kind that its keys say."""
     kind = str(data.get("kind", ""))
@@ -62,7 +109,7 @@ def document(data: dict[str, Any], name: str) -> Document:
     if "methods" in data and "request" in data:
         return Document("compress", name, data)
     if kind == "estimate" or {"sections", "assumptions"} <= data.keys():
-        return Document("estimate", name, data)
+        return asked_again(data, name)
     return Document(kind or "data", name, data)
 
 
@@ -92,6 +139,33 @@ def estimate_of(data: dict[str, Any], name: str = "estimate") -> Estimate:
         raise FileFormatError(f"{name} is no estimate that can be read ({error}): write it again with --json") from None
 
 
+def asked_again(data: dict[str, Any], name: str) -> Document:
+    """An estimate from a file; with its question, where asking it here gives the same answer: then it can be derived."""
+    asked = data.get("request")
+    if not isinstance(asked, dict) or {"catalogue", "site"} & asked.keys():
+        return Document("estimate", name, data)
+    if all(isinstance(value, (str, int, float, bool)) for value in asked.values()):
+        try:
+            fresh = estimated(asked)
+        except CapacityError:
+            return Document("estimate", name, data)
+        told, found = _middles(data), _middles(fresh.data)
+        if told and all(found.get(key) == value for key, value in told.items()):
+            return Document("estimate", name, data, asked)
+    return Document("estimate", name, data)
+
+
+def _middles(data: dict[str, Any]) -> dict[str, Any]:
+    sections = data.get("sections")
+    if not isinstance(sections, dict):
+        return {}
+    return {
+        f"{mode}.{name}": quantity.get("mid")
+        for mode, part in sections.items()
+        for name, quantity in part.get("quantities", {}).items()
+    }
+
+
 def _unlimited(quantity: dict[str, Any]) -> dict[str, Any]:
     """JSON has null for what has no limit."""
     ends = {key: float("inf") if quantity[key] is None else float(quantity[key]) for key in ("low", "mid", "high")}
@@ -118,11 +192,12 @@ def compressed(request: dict[str, Any]) -> Document:
     )
 
 
-def validated(kind: str) -> Document:
-    """The scores of a kind of predictions against the project's own measurements, with the predictions."""
+def validated(kind: str, data: str | None = None) -> Document:
+    """The scores of a kind of predictions against measurements, the project's own or a table's, with the predictions."""
     from capacity.validation import validate
 
-    return Document("validation", kind, scored(validate(kind)), {"validate": kind})
+    request = {"validate": kind} if data is None else None  # a table of the user's is kept as what came of it
+    return Document("validation", kind, scored(validate(kind, data)), request)
 
 
 def scored(scores: dict[str, Any]) -> dict[str, Any]:

@@ -18,12 +18,18 @@ def compose(inputs: Sequence[Document], title: str = "") -> Report:
     made, said = _title(inputs)
     told: list[Section] = []
     for place, document in enumerate(inputs):
-        parts = sections_of(document, place)
+        parts = sections_of(document, place, brief=len(inputs) > 1)
         if len(inputs) > 1 and len(parts) > 1:  # several answers: each under a heading of its own
             head, said_of_it = _title([document])
             told.append(Section(head, (Words(said_of_it, "quiet"),), parts))
         else:
             told += parts
+    stores = [(place, document) for place, document in enumerate(inputs) if document.kind == "bench"]
+    if len(stores) > 1:
+        from capacity.reporting.sections.bench import compared
+
+        (_, first), *others = stores
+        told = [*(compared(first, other, f"c{place}-") for place, other in others), *told]
     kept = provenance.of(inputs, title)
     return Report(title or made, said, (*told, _about(kept)), kept)
 
@@ -35,9 +41,22 @@ def _title(inputs: Sequence[Document]) -> tuple[str, str]:
             from capacity.reporting.sections.estimate import title
 
             return title(documents.estimate_of(document.data, document.name))
+        if document.kind == "plan" and document.data.get("estimate"):
+            from capacity.reporting.sections.estimate import title
+
+            head, said = title(documents.estimate_of(document.data["estimate"], document.name))
+            return head.partition(":")[0] + ": a plan", said
+        if document.kind == "bench":
+            from capacity.reporting.sections.bench import name_of
+
+            return f"{name_of(document.data)}, measured", str(document.data["machine"].get("seen", ""))[:10]
         if document.kind == "validation":
             return f"Predictions of {document.name} held against measurements", ""
         return f"{document.kind.capitalize()} report: {document.name}", ""
+    if all(document.kind == "bench" for document in inputs):
+        return " against ".join(document.name for document in inputs), "measured by capacity bench"
+    if all(document.kind == "validation" for document in inputs):
+        return "Predictions held against measurements", ", ".join(document.name for document in inputs)
     return "Capacity report", ", ".join(dict.fromkeys(document.kind for document in inputs))
 
 

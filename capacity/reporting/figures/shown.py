@@ -47,15 +47,42 @@ def shown(answer: Estimate, request: dict[str, Any] | None) -> list[Shown]:
     return [Shown(mode, part, answer, request, found) for mode, part in answer.sections.items()]
 
 
-def calls(value: Any, times: float = 1.0, path: tuple[str, ...] = ()) -> Iterator[tuple[Call, float, tuple[str, ...]]]:
-    """Every call behind a value, how many times it counts in it, and the names it hangs from."""
-    if isinstance(value, dict):
-        for name, part in value.items():
-            yield from calls(part, times, (*path, str(name)))
-    elif isinstance(value, Traced):
-        call = value.call
-        yield call, times, path
-        if call.formula.name == "scaled":
-            yield from calls(call.inputs["each"], times * float(call.inputs["times"]), path)
-        else:
-            yield from calls(call.inputs.get("terms", call.inputs), times, path)
+def calls(value: Any) -> list[tuple[Call, float, tuple[str, ...]]]:
+    """Every call behind a value once, callers first: how many times it counts in the value, and the names it hangs from.
+
+    A call that several others use is one call here, so a ledger of a thousand shared sums is walked in its own length.
+    """
+    order: list[tuple[Call, tuple[str, ...]]] = []
+    seen: set[int] = set()
+    # Depth first, a call after all that it uses: turned round, every caller comes before what it calls.
+    waiting: list[tuple[Any, tuple[str, ...], bool]] = [(value, (), False)]
+    while waiting:
+        part, path, done = waiting.pop()
+        if done:
+            order.append((part.call, path))
+        elif isinstance(part, dict):
+            waiting += [(inner, (*path, str(name)), False) for name, inner in part.items()]
+        elif isinstance(part, Traced) and id(part.call) not in seen:
+            seen.add(id(part.call))
+            waiting.append((part, path, True))
+            waiting += [(inner, (*path, *name), False) for inner, name, _ in _used(part.call)]
+    times = dict.fromkeys(seen, 0.0)
+    if isinstance(value, Traced):
+        times[id(value.call)] = 1.0
+    elif isinstance(value, dict):
+        times |= {id(inner.call): 1.0 for inner in value.values() if isinstance(inner, Traced)}
+    for call, _ in reversed(order):
+        for inner, _, factor in _used(call):
+            times[id(inner.call)] += times[id(call)] * factor
+    return [(call, times[id(call)], path) for call, path in reversed(order)]
+
+
+def _used(call: Call) -> Iterator[tuple[Traced, tuple[str, ...], float]]:
+    """The calls whose values a call was given: their names, and how often each counts."""
+    if call.formula.name == "scaled":
+        if isinstance(call.inputs["each"], Traced):
+            yield call.inputs["each"], (), float(call.inputs["times"])
+        return
+    for name, inner in call.inputs.get("terms", call.inputs).items():
+        if isinstance(inner, Traced):
+            yield inner, (str(name),), 1.0
