@@ -146,7 +146,9 @@ def _record(entry: Formula, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
     if not isinstance(value, (float, int)):
         return value  # a column: lineage is kept for single estimates only
     # Terms as they were: a caller may put the sum itself among them later.
-    inputs = {name: dict(given) if isinstance(given, dict) else given for name, given in bind(entry, args, kwargs).items()}
+    inputs = {
+        name: dict(given) if isinstance(given, dict) else given for name, given in bind(entry, args, kwargs).items()
+    }
     return Traced(float(value), Call(entry, inputs, float(value)))
 
 

@@ -25,8 +25,9 @@ REPORTS = (
         "epyc-zen4-1-thread",
         "One real machine: its kernels, and whole workloads predicted from kernels alone",
         "",
-        "reports/epyc-zen4-1-thread/bench.jsonl.xz reports/epyc-zen4-1-thread/predictions.csv reports/epyc-zen4-1-thread/notes.md "
-        "--title 'AMD EPYC (Zen 4), 1 thread of 2 shared cores'",
+        "{0}/bench.jsonl.xz {0}/predictions.csv {0}/notes.md --title 'AMD EPYC (Zen 4), 1 thread of 2 shared cores'".format(
+            "reports/epyc-zen4-1-thread"
+        ),
     ),
     (
         "train-7b",
@@ -38,8 +39,8 @@ REPORTS = (
         "serve-70b",
         "Worked example: serve a 70B model, 20 requests a second under promises on latency, on H100 in fours",
         "",
-        "--model llama-3.1-70b --mode serve --device h100-sxm --devices 4 --request-rate 20 --ttft-slo 2s --tpot-slo 50ms "
-        "--title 'Serve Llama 3.1 70B at 20 requests a second'",
+        """--model llama-3.1-70b --mode serve --device h100-sxm --devices 4 --request-rate 20 --ttft-slo 2s --tpot-slo 50ms
+        --title 'Serve Llama 3.1 70B at 20 requests a second'""",
     ),
     (
         "edge-8b",
@@ -93,7 +94,10 @@ def index() -> str:
     rows = []
     for name, shows, before, words in REPORTS:
         command = f"capacity {before} \\| " if before else ""
-        rows.append(f"| {name}: {shown(name)} | {shows} | `{command}capacity report {words} --output {place(name, 'html').relative_to(HERE.parent)}` |\n")
+        said = " ".join(words.split())
+        rows.append(
+            f"| {name}: {shown(name)} | {shows} | `{command}capacity report {said} --output {place(name, 'html').relative_to(HERE.parent)}` |\n"
+        )
     return HEAD + "".join(rows)
 
 

@@ -32,9 +32,8 @@ def derive(
             continue
         unit = unit or unit_of(part, key)
         if level and part.call.formula.name == "scaled":  # a repetition explains nothing that its parts do not
-            queue[:0] = [
-                (one, inside, unit if one == "each" else "1", level) for one, inside in part.call.inputs.items()
-            ]
+            each, times = part.call.inputs["each"], part.call.inputs["times"]
+            queue[:0] = [(key, each, unit, level), (_called(times, "times"), times, "1", level)]
             continue
         if level and keeps_terms(part.call.formula) and len(part.call.inputs["terms"]) == 1:
             queue[:0] = [(key, inside, unit, level) for inside in part.call.inputs["terms"].values()]

@@ -137,7 +137,11 @@ def draw_runner_up(rows: tuple[dict[str, Any], ...]) -> Sheet:
         )
     axes.axvline(0.0, color=INK, linewidth=0.8)
     axes.set_yticks(range(len(rows)), [shortened(row["part"], 28) for row in rows])
-    axes.set(xlim=(-1.35 * reach, 1.35 * reach), ylim=(len(rows) - 0.4, -0.6), xticks=[])
+    axes.set(
+        xlim=(min(0.0, 1.35 * min(row["difference"] for row in rows)) - 0.3 * reach, 1.4 * reach),
+        ylim=(len(rows) - 0.4, -0.6),
+        xticks=[],
+    )
     for label in axes.get_yticklabels():
         label.set_color(INK)
     quiet(axes, keep="")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from capacity.reporting.documents import Document
 
+_UNITS = {"memory": "byte", "energy_per_token": "J", "tokens_per_s": "1/s"}
 _NUMBERS = (
     ("memory_per_device", "Memory", "byte"), ("tokens_per_s_per_user", "Tokens/s each", "1/s"), ("energy_per_token", "Energy a token", "J"),
     ("cost_per_million_tokens", "Cost a M tokens", "USD"),
@@ -24,7 +25,9 @@ def sections(document: Document, prefix: str) -> tuple[Section, ...]:
     data = document.data
     methods = data["methods"]
     reached = [one for one in methods if one["reached"]]
-    request = ", ".join(f"{str(name).replace('_', ' ')} {value}" for name, value in data["request"].items())
+    request = ", ".join(
+        f"{words.lower(words.label(f'.{name}'))} {_asked(name, value)}" for name, value in data["request"].items()
+    )
     verdict = (
         f"{len(reached)} of {len(methods)} methods reach the target; least loss is published for {reached[0]['title']}"
         if reached and reached[0].get("quality") is not None
@@ -39,6 +42,14 @@ def sections(document: Document, prefix: str) -> tuple[Section, ...]:
         _losses(methods, prefix),
     )
     return (Section("Ways to make it smaller", blocks),)
+
+
+def _asked(name: str, value: str) -> str:
+    """A word of the question; numbers in their unit."""
+    try:
+        return words.value(float(value), _UNITS.get(name, "1"), binary=name == "memory")
+    except ValueError:
+        return value
 
 
 def _methods(methods: list[dict[str, Any]], prefix: str) -> Table:

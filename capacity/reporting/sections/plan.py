@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from capacity.reporting.documents import Document
 
 _MOST_OPTIONS = 12
+_MEMORY = "memory_per_device_bytes"
 _FACTS = (
     "run_time_s",
     "cost_usd",
@@ -26,6 +27,17 @@ _FACTS = (
     "memory_per_device_bytes",
     "mfu",
     "power_w",
+    "energy_j",
+)
+_COLUMNS = (
+    _MEMORY,
+    "step_time_s",
+    "run_time_s",
+    "ttft_s",
+    "tpot_s",
+    "mfu",
+    "cost_usd",
+    "cost_per_million_tokens_usd",
     "energy_j",
 )
 _FRACTIONS = ("mfu", "worse", "share")
@@ -75,7 +87,11 @@ def _chosen_from(data: dict[str, Any], best: dict[str, Any], prefix: str) -> tup
     }
     counted = ", ".join(f"{value:,} {name}" for name, value in space.items())
     options = (data.get("front") or [])[:_MOST_OPTIONS]
-    keys = [name for name in best["values"] if any(one["values"].get(name) is not None for one in options)]
+    keys = [
+        name
+        for name in _COLUMNS
+        if name in best["values"] and any(one["values"].get(name) is not None for one in options)
+    ]
     rows = tuple(
         (Cell(str(one["setting"]).rpartition("; ")[2]), *(_cell(key, one["values"].get(key)) for key in keys))
         for one in options
