@@ -34,6 +34,7 @@ _HOST_WORKS = {
     "hash/blake3": "blake3",
     "signature/ed25519-sign": "ed25519-sign",
     "tls/stream": "tls",
+    "tls/handshake": "tls-handshake",
     "text/tokenise": "tokenise",
     "text/filter": "filter",
     "text/minhash": "minhash",

@@ -137,6 +137,7 @@ COMMAND = Command(
             Option("--failures", metavar="WHAT", help="counted on llama-3-405b, meta-rsc-1, meta-rsc-2; or a device's MTBF: 50000h"),
             Option("--spares", metavar="N", read=whole(0), help="nodes that wait to take a failed one's place"),
             Option("--repair-time", metavar="TIME", read=_seconds, help="of a node: 1d"),
+            Option("--kv-keep", metavar="TIME", read=_seconds, help="keys and values of past requests kept on storage: 10min"),
             Option("--host", metavar="NAME", help="whose cores: zen-4, or this-machine after `capacity calibrate local`"),
         )),
         ("protection", (

@@ -41,7 +41,7 @@ def answer(case: Case, *, alone: bool = False) -> Estimate:
     sections: dict[str, Section] = {}
     sensitivities: dict[str, dict[str, float]] = {}
     modes = case.modes
-    for mode in (*modes, PLATFORM) if case.on_platform and modes[0] != "serve" else modes:
+    for mode in (*modes, PLATFORM) if case.on_platform else modes:
         section, shares = _section(case, mode, alone=alone)
         sections[mode] = section
         sensitivities |= {f"{mode}.{name}": share for name, share in shares.items()}
@@ -60,6 +60,10 @@ def _section(case: Case, mode: str, *, alone: bool) -> tuple[Section, dict[str, 
 
         return serving_section(case, alone=alone)
     if mode == PLATFORM:
+        if "train" not in case.kept:
+            from capacity.estimators.platform_serving import serving_platform_section
+
+            return serving_platform_section(case)
         from capacity.estimators.platform import platform_section
 
         return platform_section(case)
@@ -78,10 +82,12 @@ def values(**request: Any) -> dict[str, float]:
         else:
             from capacity.estimators.training import training_values as read
         found |= {f"{mode}.{name}": value for name, value in read(case).items()}
-    if "upkeep" in case.kept:
-        from capacity.estimators.platform import platform_values
-
-        found |= {f"{PLATFORM}.{name}": value for name, value in platform_values(case).items()}
+    if case.on_platform:
+        if "train" in case.kept:
+            from capacity.estimators.platform import platform_values as under
+        else:
+            from capacity.estimators.platform_serving import serving_platform_values as under
+        found |= {f"{PLATFORM}.{name}": value for name, value in under(case).items()}
     return found
 
 

@@ -94,6 +94,7 @@ PLATFORM_KEYS = (
     "transit",
     "keys",
     "cipher_cores",
+    "kv_keep",
 )
 KEYS = (
     *PLATFORM_KEYS,

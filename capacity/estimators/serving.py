@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from capacity.estimators.case import Case
     from capacity.estimators.replica import Load
     from capacity.estimators.serving_case import Service
+    from capacity.estimators.intervals import Account
     from capacity.spec.device import Cluster
     from capacity.spec.estimate import Quantity
 
@@ -34,7 +35,8 @@ def serving_section(case: Case, *, alone: bool = False) -> tuple[Section, dict[s
         account_of(case, load_replica(case, shape, workload, case.cluster, service, plan=load.plan))({})
         for shape in case.shapes
     )
-    quantities, sensitivities = with_intervals(account_of(case, load), _uncertain(case, service), variants)
+    account = _told(case, load)
+    quantities, sensitivities = with_intervals(account, _uncertain(case, service), variants)
     if any(name in case.request for name in ("request_rate", "ttft_slo", "tpot_slo", "percentile", "night")):
         from capacity.estimators.service import service_values
 
@@ -74,8 +76,16 @@ def serving_values(case: Case) -> dict[str, float]:
 
 def load_values(case: Case, load: Load) -> dict[str, float]:
     """Every quantity's mid value, and the parts of memory and time, of a priced load."""
-    values = {name: value.mid for name, value in account_of(case, load)({}).items()}
+    values = {name: value.mid for name, value in _told(case, load)({}).items()}
     return values | {f"memory.{k}": v for k, v in load.memory.items()} | {f"time.{k}": v for k, v in load.step.items()}
+
+
+def _told(case: Case, load: Load) -> Account:
+    """The account of a load; it is kept where the platform under it is asked about."""
+    account = account_of(case, load)
+    if case.on_platform:
+        case.kept["serve"] = load, account({})
+    return account
 
 
 def _uncertain(case: Case, service: Service) -> tuple[Uncertain, ...]:

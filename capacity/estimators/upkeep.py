@@ -204,27 +204,46 @@ def _own(request: dict[str, Any], option: str, section: str, folders: tuple[str,
     return THIS_MACHINE if find(section, THIS_MACHINE, folders) else None
 
 
-def read_upkeep(case: Case, workload: Workload) -> Upkeep:
-    """What a request says of storage, failures and protection, with what it leaves open assumed and noted."""
-    from capacity.catalogue import load_failures, load_host, load_storage
+def host_of(case: Case) -> Host:
+    """Whose cores work on data and ciphers."""
+    from capacity.catalogue import load_host
 
-    request, take, note = case.request, case.assumptions.take, case.assumptions.note
-    folders = case.folders
-    host = load_host(_own(request, "host", "hosts", folders) or DEFAULT_HOST, folders)
-    note("host core", host.name, "", "user" if "host" in request else "default", "paces of ciphers and of data")
-    named = _own(request, "storage", "storage", folders)
+    host = load_host(_own(case.request, "host", "hosts", case.folders) or DEFAULT_HOST, case.folders)
+    tag = "user" if "host" in case.request else "default"
+    case.assumptions.note("host core", host.name, "", tag, "paces of ciphers and of data")
+    return host
+
+
+def storage_of(case: Case) -> Storage:
+    """The storage that was named, or a node's share of one nobody named; with its redundancy."""
+    from capacity.catalogue import load_storage
+
+    note = case.assumptions.note
+    named = _own(case.request, "storage", "storage", case.folders)
     if named is not None:
-        under = load_storage(named, folders)
+        under = load_storage(named, case.folders)
         note("storage", under.name, "", "user", under.notes)
     else:
         pace = case.cluster.storage_bytes_per_s or NODE_BYTES_PER_S * case.cluster.nodes
         under = Storage("unnamed", "storage of 2 GB/s a node", "parallel file system", "system", pace, pace)
         note("storage", under.name, "", "default", "name one with --storage")
-    redundancy = request.get("redundancy")
+    redundancy = case.request.get("redundancy")
     if redundancy is not None:
         copies, data, parity = _redundancy(str(redundancy))
         under = replace(under, copies=copies, data_parts=data, parity_parts=parity)
     note("redundancy", _said(under), "", "user" if redundancy is not None else "catalogue")
+    return under
+
+
+def read_upkeep(case: Case, workload: Workload) -> Upkeep:
+    """What a request says of storage, failures and protection, with what it leaves open assumed and noted."""
+    from capacity.catalogue import load_failures
+
+    request, take, note = case.request, case.assumptions.take, case.assumptions.note
+    folders = case.folders
+    if "kv_keep" in request:
+        raise InputError("--kv-keep is of a service: give it with --mode serve")
+    host, under = host_of(case), storage_of(case)
     snapshot = one_of("--snapshot", request.get("snapshot"), SNAPSHOTS) or SYNC
     note("checkpoints", snapshot, "", "user" if "snapshot" in request else "default", "async: written behind training")
     failures, device_interval_s = None, 0.0

@@ -41,6 +41,10 @@ COUNTED = {
     "saves": "Saves",
     "written_per_day": "Written a day",
     "data_keys": "Data keys",
+    "weights_stored": "Weights",
+    "kv_kept": "Keys and values",
+    "kv_write": "Written",
+    "kv_read": "Read again",
 }
 ESTIMATED = {
     "step_time": "Step",
@@ -81,6 +85,12 @@ ESTIMATED = {
     "preparation": "Core hours",
     "preparation_time": "Preparation",
     "failure_interval": "Job's MTBF",
+    "weights_load": "Weights come",
+    "start_time": "A replica starts",
+    "kv_reload_time": "Reload a prompt",
+    "kv_recompute_time": "Or read it again",
+    "tls_cores": "TLS cores",
+    "confidential_tokens_per_s": "Confidential",
     "recovery_time": "Back after",
     "kept_time": "Goodput",
     "spares_needed": "Spares needed",

@@ -28,6 +28,13 @@ REQUESTS = {
     "finetune": {"model": "llama-3.1-8b", "mode": "finetune", "tokens": 1e8},
     "service": {"model": "llama-3.1-8b", "mode": "serve", "request_rate": 20.0},
     "platform": {"params": 7e9, "mode": "train", "nodes": 2, "storage": "aws-s3", "encrypt": "at-rest,in-transit"},
+    "service's platform": {
+        "model": "llama-3.1-8b",
+        "mode": "serve",
+        "storage": "s3",
+        "kv_keep": 600.0,
+        "encrypt": "in-transit,confidential",
+    },
     "ramp": {"params": 7e9, "mode": "train", "eval_interval": 500, "ramp_tokens": 1e10},
 }
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
