@@ -70,7 +70,7 @@ out is inferred, and `--predictions FILE` says what. A row that cannot be priced
    device sustains in a long run, how much element-wise traffic is fused, what communication is exposed, how long the host launches.
    Three software *generations* (eager, tuned, compiled) carry nearly all of it; a named stack may depart from
    its generation a little. `--stack` chooses one.
-3. **The fit** (`python -m capacity.validation.training_fit RUNS.csv`): some ninety parameters, all positive, each with a prior and a
+3. **The fit** (`capacity calibrate training DIR --fresh`): some ninety parameters, all positive, each with a prior and a
    width, on about a thousand runs of tiers A and B; a publisher weighs no more than ten rows. Nothing belongs to a publisher, a model or a row.
    **No row of the project's own table is fitted on.** Priors and widths were chosen while these sources were in view, so
    *left out* below is honest about values and a little flattered about structure.

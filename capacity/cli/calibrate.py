@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 KINDS = {
     "kernels": "devices, from tables of measured kernels",
+    "training": "training stacks, from tables of measured runs",
     "local": "this machine, from what `capacity bench` measured",
     "platform": "its disk, ciphers and preparation of data, from the same; `local` does that too",
 }
@@ -27,23 +28,27 @@ COMMAND = Command(
     usage="KIND [DATA] [options]",
     description="Fit kernel laws to measurements. `kernels` writes a profile a device:\n"
     "parameters with their uncertainty, errors of rows kept from the fit, the range\n"
-    "they hold for. `local` fits this machine's, after which `capacity estimate\n"
+    "they hold for. `training` writes training stacks, for `--stack FILE`, from runs\n"
+    "with the columns of `validate training`. `local` fits this machine's, after which `capacity estimate\n"
     "--device this-machine` uses them. Needs the `calibrate` extra, `local` `bench`.",
     examples=(
         "capacity calibrate local",
         "capacity calibrate local --data server.jsonl",
         "capacity calibrate kernels measured/kernels --output profiles",
         "capacity validate kernels --data measured/kernels --profiles profiles",
+        "capacity calibrate training our-runs.csv",
+        "capacity estimate --params 7e9 --stack capacity-profiles/stacks.toml:fsdp",
     ),
     words=("KIND", "; ".join(f"{name}: {said}" for name, said in KINDS.items())),
     groups=(
         ("the measurements", (
             Option("--data", metavar="PATH", help=f"a folder of tables, or what `capacity bench` kept: {STORE}"),
         )),
-        ("the profiles of `kernels`", (
+        ("the profiles of `kernels` and `training`", (
             Option("--output", metavar="DIR", help=f"the folder they are written to: {PROFILES}"),
             Option("--source", metavar="TEXT", help="what they say of their origin"),
             Option("--date", metavar="TEXT", help="when it was measured: 2026-11"),
+            Option("--fresh", help="of `training`: not near the project's stacks, but made as they were"),
         )),
         ("the answer", (
             Option("--plain", help="no colour, ASCII only"),
@@ -62,7 +67,8 @@ def run(options: dict[str, Any]) -> None:
     if kind not in KINDS:
         raise UnknownNameError("kind", words[0], KINDS, f"known are {', '.join(KINDS)}")
     data = options["data"] or (words[1] if len(words) > 1 else None)
-    done, lines = {"kernels": _kernels, "local": _local, "platform": _platform}[kind](data, options)
+    kinds = {"kernels": _kernels, "training": _training, "local": _local, "platform": _platform}
+    done, lines = kinds[kind](data, options)
     if options["json"]:
         from capacity.rendering.record import json
 
@@ -123,6 +129,30 @@ def _platform(data: str | None, options: dict[str, Any]) -> tuple[dict[str, Any]
 
 def _pace(bytes_per_s: float) -> str:
     return "-" if bytes_per_s == float("inf") else f"{bytes_per_s / 1e9:.3g} GB/s"
+
+
+def _training(data: str | None, options: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    if data is None:
+        raise InputError("the data are missing: name a table of runs, as in `capacity calibrate training runs.csv`")
+    try:
+        from capacity.calibration.training import calibrate
+    except ModuleNotFoundError as error:
+        raise InputError(f'calibration needs {error.name}: pip install "model-capacity[calibrate]"') from None
+    done = calibrate(
+        data, options["output"] or PROFILES,
+        source=options["source"] or "", date=options["date"] or "", fresh=options["fresh"], talk=_talk,
+    )  # fmt: skip
+    chosen = style(plain=options["plain"])
+    header = [["", "runs", "in sample", "left out", "left out"], ["", "", "median", "median", "within 20 %"]]
+    rows = [
+        [
+            name, f"{pair['left_out']['rows']:.0f}", f"{pair['in_sample']['median']:.1f} %",
+            f"{pair['left_out']['median']:.1f} %", f"{pair['left_out']['within_20']:.0f} %",
+        ]
+        for name, pair in done["scores"].items()
+    ]  # fmt: skip
+    lines = layout.table(header, [[chosen.text(cell) for cell in row] for row in rows], chosen)
+    return done, [*lines, "", *_written(done["files"], chosen)]
 
 
 def _local(data: str | None, options: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:

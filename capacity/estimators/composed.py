@@ -33,7 +33,7 @@ def step_interval(stack: Stack, device: Device, profile: Profile, *, routed: boo
     1. log error = site + rest, with standard deviations s and w of held-out publishers.
     2. n measured runs of the site leave of its variance s^2 w^2 / (n s^2 + w^2).
     """
-    tables = read_toml(os.path.join(FITTED, "stacks.toml"))
+    tables = read_toml(stack.file)
     kind = "experts" if routed else stack.generation if device.kind == "GPU" else "accelerator"
     row = tables["interval"][kind]
     site, rest = row["site"] ** 2, row["rest"] ** 2
@@ -50,7 +50,7 @@ def site_factor(logs: list[float], stack: Stack, device: Device, *, routed: bool
     Shrunk towards none by how much runs of one site differ among themselves.
     """
     kind = "experts" if routed else stack.generation if device.kind == "GPU" else "accelerator"
-    row = read_toml(os.path.join(FITTED, "stacks.toml"))["interval"][kind]
+    row = read_toml(stack.file)["interval"][kind]
     site, rest = row["site"] ** 2, row["rest"] ** 2
     runs = float(len(logs))
     trust = runs * site / (runs * site + rest)

@@ -34,6 +34,7 @@ class Stack(Record):
     title: str
     generation: str
     source: str
+    file: str
     sustained: float
     attention: float
     elementwise: float
@@ -88,11 +89,16 @@ def stack_names() -> tuple[str, ...]:
 def load_stack(name: str, device: Device | None = None, compute: str = "bf16") -> Stack:
     """A stack by name or alias, on a device and for products in one format.
 
+    `FILE.toml:NAME` takes it from a file that `capacity calibrate training` wrote (NAME left out: megatron-core).
+
     What a profile does not state its generation does; `sustained` is then the share of its kernels' pace that the
     device keeps under this stack (relative to its eager pace where no device is given). Raises UnknownNameError.
     """
-    tables = _tables()
-    key = ALIASES.get(name.lower(), name.lower())
+    path, _, plain = name.rpartition(":") if ".toml" in name else ("", "", name)
+    if plain.endswith(".toml"):
+        path, plain = plain, "tuned"
+    tables = _tables(path)
+    key = ALIASES.get(plain.lower(), plain.lower())
     own = tables["stack"].get(key)
     if own is None:
         from capacity.errors import UnknownNameError
@@ -100,6 +106,7 @@ def load_stack(name: str, device: Device | None = None, compute: str = "bf16") -
         raise UnknownNameError("stack", name, (*tables["stack"], *ALIASES), f"known are {', '.join(tables['stack'])}")
     source = f"{tables['source']} ({tables['date']})"
     values: dict[str, Any] = {**tables["generation"][own["generation"]], **own, "name": key, "source": source}
+    values["file"] = path or os.path.join(FITTED, FILE)
     architecture = "other" if device is None else kin(device)
     by_architecture = values["attention"]
     values["attention"] = by_architecture.get(architecture, by_architecture["other"])
@@ -135,5 +142,17 @@ def relative_watts(device: Device, watts: dict[str, float]) -> float:
     return min(max(device.tdp_w / (peak / 1e12) / usual, 0.4), 1.25)
 
 
-def _tables() -> dict[str, Any]:
-    return read_toml(os.path.join(FITTED, FILE))
+def _tables(path: str = "") -> dict[str, Any]:
+    if not path:
+        return read_toml(os.path.join(FITTED, FILE))
+    from capacity.errors import FileFormatError
+
+    try:
+        tables = read_toml(path)
+    except (OSError, ValueError) as error:
+        raise FileFormatError(f"--stack {path}: cannot be read ({str(error)[:80]})") from None
+    if not {"stack", "generation", "pace", "interval"} <= set(tables):
+        raise FileFormatError(
+            f"--stack {path}: holds no training stacks; `capacity calibrate training` writes such a file"
+        )
+    return tables

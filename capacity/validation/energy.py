@@ -79,7 +79,7 @@ def predict(table: pd.DataFrame) -> pd.DataFrame:
 
 def _predicted(row: dict[str, Any], key: str) -> list[dict[str, Any]]:
     value = number(row, "energy_value")
-    joules, about = UNITS.get(word(row, "energy_unit"), (1.0, ""))
+    joules, about = UNITS.get(word(row, "energy_unit").lower(), (1.0, ""))
     tokens = number(row, "tokens") if about == "request" else 1.0
     measured = (value or 0.0) * joules / max(tokens or 1.0, 1.0)
     if not measured > 0.0:
@@ -89,7 +89,7 @@ def _predicted(row: dict[str, Any], key: str) -> list[dict[str, Any]]:
     low = mid = high = baseline = np.nan
     assumed = why = ""
     try:
-        if word(row, "kind") == "training":
+        if word(row, "kind").lower() == "training":
             common["metric"] = "j_of_run"
             (low, mid, high), baseline = _training(row)
         elif common["metric"] == "other":
@@ -138,7 +138,7 @@ def _engine(row: dict[str, Any]) -> str:
     for known in ("vllm 0.5.4", "pytorch", "t-mac", "sglang", "tensorrt"):
         if known in notes:
             return {"pytorch": "hf transformers"}.get(known, known)
-    if "geerling" in word(row, "source") or "wall" in notes or "llama.cpp" in notes:
+    if "geerling" in word(row, "source").lower() or "wall" in notes or "llama.cpp" in notes:
         return "llama.cpp"
     return "vllm 0.11.1"
 
@@ -152,7 +152,7 @@ def _inference(row: dict[str, Any], *, at_the_wall: bool) -> tuple[tuple[float, 
     answer = (energy.low, energy.mid, energy.high)
     if at_the_wall:
         # Watts of the whole machine while it writes, over tokens a second.
-        small = _SMALL_HOST.search(word(row, "device"))
+        small = _SMALL_HOST.search(word(row, "device").lower())
         host = SMALL_HOST_W if small else float(default_cluster(device).host_w)
         power, token = quantities["device_power"], quantities["tpot"]
         answer = tuple((getattr(power, end) + host) * getattr(token, end) for end in ("low", "mid", "high"))
@@ -177,7 +177,9 @@ def request_of(row: dict[str, Any]) -> dict[str, Any]:
         precision = "q4_k_m"
     elif "bf16" not in device.peak_dense_flop_per_s and precision == "bf16":
         precision = "fp16"
-    task = next((length for name, length in PROMPTS.items() if name in notes or name in word(row, "source")), 128.0)
+    task = next(
+        (length for name, length in PROMPTS.items() if name in notes or name in word(row, "source").lower()), 128.0
+    )
     devices = max(number(row, "n_devices") or 1.0, 1.0)
     tp = devices
     while tp > 1.0 and not divides_heads(model, tp):

@@ -106,7 +106,7 @@ def _predicted(row: dict[str, Any], key: str) -> list[dict[str, Any]]:
         baseline["peak_memory_bytes"] = load.memory["weights"] * load.plan.devices
     except CapacityError as error:
         why = str(error)
-    asked = SCORED.get(word(row, "metric"))
+    asked = SCORED.get(word(row, "metric").lower())
     found = []
     stated = {asked: measured_of(row)} if asked else {}
     held = number(row, "memory_gib")
@@ -126,7 +126,7 @@ def _predicted(row: dict[str, Any], key: str) -> list[dict[str, Any]]:
 
 def measured_of(row: dict[str, Any]) -> float | None:
     """What a row measured, in the unit it is scored in; None where it states nothing."""
-    value, metric = number(row, "value"), word(row, "metric")
+    value, metric = number(row, "value"), word(row, "metric").lower()
     if value is None or value <= 0.0:
         return None
     if metric == "itl_ms":
@@ -200,12 +200,12 @@ def kind_of(device: Device) -> str:
 
 def engine_of(row: dict[str, Any], device: Device) -> str:
     """The profile that stands for a row's engine."""
-    text = word(row, "engine")
+    text = word(row, "engine").lower()
     version = re.search(r"(\d+)\.(\d+)", text)
     number_of = (int(version[1]), int(version[2])) if version else None
     if kind_of(device) == "CPU":
         return "executorch" if any(name in text for name in ("executorch", "xnnpack", "ipex")) else "llama.cpp"
-    if ("llama" in text and device.vendor in ("AMD", "Intel")) and _SMALL_HOST.search(word(row, "device")):
+    if ("llama" in text and device.vendor in ("AMD", "Intel")) and _SMALL_HOST.search(word(row, "device").lower()):
         # Without NVIDIA's own driver a card in a small host runs through Vulkan.
         return "llama.cpp-vulkan"
     if "tensorrt" in text or "trt" in text:
@@ -251,13 +251,17 @@ _ENGINES = (
 def request_of(row: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The question of `capacity estimate` that a row answers, and what had to be assumed to ask it."""
     assumed: list[str] = []
-    if "offload" in word(row, "device") or "flexgen" in word(row, "engine") or "ktransformers" in word(row, "engine"):
+    if (
+        "offload" in word(row, "device").lower()
+        or "flexgen" in word(row, "engine").lower()
+        or "ktransformers" in word(row, "engine").lower()
+    ):
         raise CapacityError("weights kept on the host are not modelled")
     device = device_named(str(row["device"]))
     model = model_of_shape(str(row["model"]), {name: number(row, name) for name in SHAPE})
     engine = engine_of(row, device)
     precision, bits = precision_of(row, model, device, engine)
-    metric = SCORED.get(word(row, "metric"), "decode_tps")
+    metric = SCORED.get(word(row, "metric").lower(), "decode_tps")
     prompt = number(row, "prompt_len")
     if prompt is None:
         prompt = USUAL_PROMPT.get(metric, 16.0)
@@ -287,14 +291,14 @@ def request_of(row: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 def _answers_freely(row: dict[str, Any]) -> bool:
     """Whether a row's answers are as long as the model makes them, not of a set length."""
-    return "energy" in word(row, "source")
+    return "energy" in word(row, "source").lower()
 
 
 def layout_of(row: dict[str, Any], engine: str, model: ModelSpec) -> dict[str, Any]:
     """How many devices, and how the model is cut over them."""
     text = re.search(r"\d+", str(row.get("n_devices", "")))
     devices = max(float(text[0]) if text else 1.0, 1.0)
-    sockets = "2s" in word(row, "n_devices") or word(row, "n_devices").endswith("s")
+    sockets = "2s" in word(row, "n_devices").lower() or word(row, "n_devices").lower().endswith("s")
     if sockets:
         devices = 1.0
     tp = number(row, "tp") or 0.0
@@ -316,7 +320,7 @@ def layout_of(row: dict[str, Any], engine: str, model: ModelSpec) -> dict[str, A
 
 def cache_of(row: dict[str, Any]) -> str | None:
     """The format of keys and values, where the row names one."""
-    text = word(row, "kv_dtype")
+    text = word(row, "kv_dtype").lower()
     for part, name in (("int4", "int4"), ("int8", "int8"), ("fp8", "fp8"), ("16", "bf16"), ("3bit", "int4")):
         if part in text:
             return name
@@ -325,7 +329,7 @@ def cache_of(row: dict[str, Any]) -> str | None:
 
 def precision_of(row: dict[str, Any], model: ModelSpec, device: Device, engine: str) -> tuple[str, float | None]:
     """The weight format's name, and its bits where the row states others."""
-    text, bits = word(row, "weight_dtype"), number(row, "weight_bits_effective")
+    text, bits = word(row, "weight_dtype").lower(), number(row, "weight_bits_effective")
     wide = "fp16" if "bf16" not in device.peak_dense_flop_per_s else "bf16"
     first = text.split(" ")[0]
     if first in FORMATS and first not in ("bf16", "fp16", "int4", "int8"):
@@ -342,7 +346,7 @@ def precision_of(row: dict[str, Any], model: ModelSpec, device: Device, engine: 
     if engine.startswith("llama.cpp"):
         return ("q4_k_m" if "_k" in text else "q4_0"), bits
     if "int8" in text or "w8" in text or (bits is not None and bits > 7.0):
-        active = word(row, "activation_dtype")
+        active = word(row, "activation_dtype").lower()
         both = "int8" in active or "dq" in text or "w8a8" in text
         return ("int8" if both else "int8wo"), bits
     if bits is None and not text:

@@ -15,8 +15,7 @@ from capacity.estimators.training_memory import as_seen, training_memory, weight
 from capacity.record import replace
 from capacity.spec.workload import Precision
 from capacity.validation import scoring
-from capacity.validation.cells import positive, publisher, word
-from capacity.validation.tables import read_runs
+from capacity.validation.tables import positive, publisher, read_runs, word
 from capacity.validation.training_rows import read_setup
 
 TYPE_CHECKING = False

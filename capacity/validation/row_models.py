@@ -11,7 +11,7 @@ from capacity.importers import parts
 from capacity.importers.shape import infer_shape
 from capacity.record import replace
 from capacity.spec.model import Attention, Block, Embedding, Experts
-from capacity.validation.cells import positive, word
+from capacity.validation.tables import positive, word
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -77,7 +77,7 @@ def predict(table: pd.DataFrame) -> pd.DataFrame:
             "mode": row["mode"],
             "clean": _flag(row.get("clean")),
             "deployment": _deployment(row),
-            "pools": word(row, "mode") == "disagg" and number(row, "decode_batch_size") is not None,
+            "pools": word(row, "mode").lower() == "disagg" and number(row, "decode_batch_size") is not None,
         }
         try:
             quantities, baseline, assumed = price(row)
@@ -129,9 +129,9 @@ def request_of(row: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     assumed: list[str] = []
     model, device = model_named(str(row["model"])), device_named(str(row["device"]))
     precision = _precision(row, model, assumed)
-    prefix = "decode_" if word(row, "mode") == "disagg" else ""
+    prefix = "decode_" if word(row, "mode").lower() == "disagg" else ""
     tp, groups, ep, pp, batch = _widths(row, model, prefix, assumed)
-    engine = word(row, "engine")
+    engine = word(row, "engine").lower()
     sweep = number(row, "attention_dp_size") is None and not prefix
     length = 1.0 if sweep else MEAN_LENGTH
     request: dict[str, Any] = {
@@ -189,11 +189,11 @@ def _pool(row: dict[str, Any], model: Any, assumed: list[str]) -> dict[str, Any]
 
 
 def _precision(row: dict[str, Any], model: Any, assumed: list[str]) -> str:
-    given = word(row, "precision")
-    modes = " ".join((word(row, "gemm_quant_mode"), word(row, "moe_quant_mode")))
+    given = word(row, "precision").lower()
+    modes = " ".join((word(row, "gemm_quant_mode").lower(), word(row, "moe_quant_mode").lower()))
     if not given:
         for name in ("nvfp4", "mxfp4", "int4", "fp8", "int8", "fp4"):
-            if name in modes or name in word(row, "model"):
+            if name in modes or name in word(row, "model").lower():
                 given = name
                 break
         else:

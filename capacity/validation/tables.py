@@ -60,7 +60,19 @@ def size(row: dict[str, Any], name: str) -> float:
     return value if value is not None and value >= 1.0 else 1.0
 
 
+def positive(row: dict[str, Any], name: str) -> float | None:
+    """A number above nought, else None."""
+    found = number(row, name)
+    return found if found is not None and found > 0.0 else None
+
+
 def word(row: dict[str, Any], name: str) -> str:
-    """A cell as lower-case text, "" where it is blank."""
+    """A cell as text, "" where it is blank or missing."""
     value = row.get(name)
-    return value.strip().lower() if isinstance(value, str) else ""
+    return "" if value is None or value != value else str(value).strip()
+
+
+def publisher(identifier: str) -> str:
+    """What stands before the number of a row's id: `llmf` of `llmf-017`. Tables of one publisher share it."""
+    head = identifier.rstrip("0123456789abcdefghijklmnopqrstuvwxyz") if "-" in identifier else identifier
+    return head.rstrip("-_") or identifier

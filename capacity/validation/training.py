@@ -17,9 +17,8 @@ from capacity.estimators.training_terms import price_terms
 from capacity.estimators.training_time import assemble
 from capacity.record import replace
 from capacity.validation import scoring
-from capacity.validation.cells import publisher, word
 from capacity.validation.sweeps import sweeps
-from capacity.validation.tables import read_runs
+from capacity.validation.tables import publisher, read_runs, word
 from capacity.validation.training_rows import Setup, read_setup
 
 TYPE_CHECKING = False

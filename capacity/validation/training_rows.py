@@ -19,9 +19,8 @@ from capacity.record import Record, replace
 from capacity.spec.model import Attention, Experts, Recurrent
 from capacity.spec.plan import Plan
 from capacity.spec.workload import Precision, Workload
-from capacity.validation.cells import positive, publisher, word
 from capacity.validation.row_models import model_of
-from capacity.validation.tables import number
+from capacity.validation.tables import number, positive, publisher, word
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -55,8 +55,8 @@ class TestOwnTable:
             assert table["id"].is_unique
 
     def test_no_row_of_it_is_fitted_on(self):
+        from capacity.calibration.training_runs import read_runs
         from capacity.validation.tables import CURATED
-        from capacity.validation.training_fit import read_runs
 
         runs = read_runs([f"{CURATED}/training.csv"])
         assert len(runs.measured) > 150
@@ -71,12 +71,13 @@ class TestOwnTable:
 class TestRows:
     def test_columns_of_runs_are_one_run_each(self):
         """What the fit assembles in columns is what one estimate assembles."""
+        from capacity.calibration.training_parameters import priors
+        from capacity.calibration.training_runs import read_runs
         from capacity.validation.tables import CURATED
-        from capacity.validation.training_fit import priors, read_runs
 
         runs = read_runs([f"{CURATED}/training.csv"])
         values = {key: middle for key, (middle, _) in priors().items()}
-        from capacity.validation.training_fit import predicted_s
+        from capacity.calibration.training import predicted_s
 
         together = predicted_s(values, runs)
         for index in (0, 50, 150):
