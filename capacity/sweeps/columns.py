@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
     Column = np.ndarray
 
-# Rows priced in one call: a column of them fits the first-level cache, all that are alive the second.
-CHUNK_ROWS = 8192
+# Rows priced in one call: the columns that are alive at a time fit a core's own cache, and Python's share is small.
+CHUNK_ROWS = 16384
 # Words of fewer rows are told apart without pandas.
 FEW_ROWS = 1000
 # Options that are numbers, which text may spell ("7B"); rows that differ in any other are different in structure.
@@ -360,9 +360,10 @@ def _fewest(group: _Group, mode: str, make: Any) -> Column | None:
         # A layout matters where it says how many devices there are, and these are less than a node.
         counts = "devices" in group.numbers or "nodes" in group.words or "devices" in group.words
         if key in group.numbers and not (counts and key in ("dp", "tp", "pp", "cp")):
-            _, codes = np.unique(group.numbers[key], return_inverse=True)
-            ids = _refined(ids, codes)
-    _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
+            ids = _refined(ids, _coded(group.numbers[key]))
+    ids = _densely(ids)
+    first = np.empty(int(ids.max()) + 1, dtype=np.int64)
+    first[ids[::-1]] = np.arange(len(ids) - 1, -1, -1)
     if len(first) * 4 > group.rows:
         return None
     try:
@@ -374,7 +375,7 @@ def _fewest(group: _Group, mode: str, make: Any) -> Column | None:
     except CapacityError:
         return None
     held = np.nan if fewest is None else fewest
-    return np.broadcast_to(np.asarray(held, dtype=np.float64), (len(first),))[inverse]
+    return np.broadcast_to(np.asarray(held, dtype=np.float64), (len(first),))[ids]
 
 
 def _price_singly(group: _Group, mode: str, found: _Found) -> None:
@@ -420,6 +421,13 @@ def section_values(
     for kind in ("memory", "time"):
         values |= {f"{kind}.{name}": part for name, part in section.breakdowns[kind].items()}
     return values | (_ends(section.quantities) if intervals else {}) | {"fits": section.fits}
+
+
+def _coded(numbers: Column) -> Column:
+    """A code for each different number of a column."""
+    if (numbers == numbers[0]).all():
+        return np.zeros(len(numbers), dtype=np.int64)
+    return np.unique(numbers, return_inverse=True)[1]
 
 
 def _refuse(found: _Found, where: Column, text: str) -> None:
@@ -478,11 +486,22 @@ def _factorised(column: Any) -> tuple[list[Any], Column]:
 
 def _refined(ids: Column, codes: Column) -> Column:
     """Groups cut further by a code of their rows, from -1 on; numbered densely, so that they never overflow."""
-    codes = codes.astype(np.int64) + 1
-    joined = ids * (int(codes.max(initial=0)) + 1) + codes
-    if (joined == joined[0]).all():
-        return np.zeros(len(ids), dtype=np.int64)
-    return np.unique(joined, return_inverse=True)[1].astype(np.int64)
+    if not len(codes) or (codes == codes[0]).all():
+        return ids
+    joined = ids * (int(codes.max()) + 2) + (codes.astype(np.int64) + 1)
+    return _densely(joined)
+
+
+def _densely(codes: Column) -> Column:
+    """Codes from 0 on, as few as there are different ones, in their order."""
+    most = int(codes.max(initial=0)) + 1
+    if most > 4 * len(codes) + 4096:
+        return np.unique(codes, return_inverse=True)[1].astype(np.int64)
+    # A table of all possible codes is cheaper than sorting.
+    there = np.zeros(most, dtype=np.int64)
+    there[codes] = 1
+    dense: Column = (np.cumsum(there) - 1)[codes]
+    return dense
 
 
 def _rows_by(ids: Column) -> Iterator[Column]:
