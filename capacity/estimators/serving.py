@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from capacity.estimators.case import Case
+    from capacity.estimators.intervals import Account
     from capacity.estimators.replica import Load
     from capacity.estimators.serving_case import Service
-    from capacity.estimators.intervals import Account
     from capacity.spec.device import Cluster
     from capacity.spec.estimate import Quantity
 

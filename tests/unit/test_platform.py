@@ -215,6 +215,51 @@ def test_checkpoints_are_enciphered_while_they_are_written():
     assert faster["save_time"].mid < few["save_time"].mid
 
 
+SERVED = {"model": "llama-3.1-70b", "mode": "serve", "devices": 4, "prefix_hit": 0.5}
+
+
+def test_keys_and_values_are_kept_where_that_is_faster_than_reading_again():
+    quick = capacity.estimate(**SERVED, storage="dgx-h100-nvme", kv_keep=600.0).sections["platform"]
+    slow = capacity.estimate(**SERVED, storage="nfs-server", kv_keep=600.0).sections["platform"]
+    assert quick.fits
+    assert slow.binding == "reloading"
+    served = capacity.estimate(**SERVED).sections["serve"].quantities
+    rate, token = served["requests_per_s"].mid, served["kv_bytes_per_token"].mid
+    assert quick.quantities["kv_kept"].mid == pytest.approx(rate * 600.0 * 1280.0 * token)
+    assert quick.quantities["kv_read"].mid == pytest.approx(0.5 * rate * 1024.0 * token)
+    closed = capacity.estimate(**SERVED, storage="dgx-h100-nvme", kv_keep=600.0, encrypt="confidential")
+    assert closed.sections["platform"].quantities["kv_reload_time"].mid > quick.quantities["kv_reload_time"].mid
+
+
+def test_a_service_starts_as_fast_as_its_weights_come():
+    local = capacity.estimate(**SERVED, storage="dgx-h100-nvme").sections["platform"].quantities
+    shared = capacity.estimate(**SERVED, storage="nfs-server").sections["platform"].quantities
+    assert shared["weights_load"].mid > 5.0 * local["weights_load"].mid
+    assert local["weights_stored"].mid == pytest.approx(70.6e9 * 2, rel=0.02)
+    kept = capacity.estimate(**SERVED, storage="dgx-h100-nvme", encrypt="at-rest", cipher_cores=4).sections["platform"]
+    assert kept.quantities["weights_load"].mid > 3.0 * local["weights_load"].mid
+    traffic = capacity.estimate(**SERVED, encrypt="in-transit").sections["platform"].quantities["tls_cores"].mid
+    assert 0.0 < traffic < 1.0
+
+
+def test_a_service_says_how_often_it_is_short_and_how_long_renewing_takes():
+    served = capacity.estimate(model="llama-3.1-8b", mode="serve", request_rate=200.0).sections["serve"].quantities
+    replicas, interval = served["replicas"].mid, served["replica_failure_interval"].mid
+    assert interval == pytest.approx(16384 * 54 * 86400 / 419)
+    away = 86400.0 / (interval + 86400.0)
+    assert served["held_share"].mid == pytest.approx(stats.binom.cdf(1, int(replicas) + 1, away), rel=1e-6)
+    wait = served["drain_time"].mid + served["cold_start"].mid
+    assert served["rolling_update"].mid == pytest.approx((replicas + 1) * wait)
+
+
+@pytest.mark.parametrize("name", ["dataset", "snapshot", "retention"])
+def test_options_of_training_are_refused_for_a_service(name):
+    with pytest.raises(InputError, match="training run"):
+        capacity.estimate(model="llama-3.1-8b", mode="serve", **{name: 5})
+    with pytest.raises(InputError, match="mode serve"):
+        capacity.estimate(**SMALL, kv_keep=600.0)
+
+
 def test_answers_keep_to_the_schema(capsys):
     assert (
         main(
