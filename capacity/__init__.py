@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from capacity.estimators.kernel import kernel
     from capacity.importers import read_config
     from capacity.planning.answer import plan
+    from capacity.planning.backwards import solve
     from capacity.sweeps.columns import estimate_columns
     from capacity.sweeps.frame import estimate_frame
     from capacity.sweeps.run import sweep
@@ -33,6 +34,7 @@ _HOMES = {
     "load_model": "capacity.catalogue",
     "plan": "capacity.planning",
     "read_config": "capacity.importers",
+    "solve": "capacity.planning",
     "sweep": "capacity.sweeps.run",
 }
 
@@ -68,6 +70,10 @@ def __getattr__(name: str) -> Any:
         from capacity.spec.choice import Choice
 
         Choice.renderer = staticmethod(_choice_html)
+    elif name == "solve":
+        from capacity.spec.solution import Solution
+
+        Solution.renderer = staticmethod(_solution_html)
     return value
 
 
@@ -82,6 +88,12 @@ def _choice_html(choice: Any) -> str:
     from capacity.rendering.choice import html
 
     return html(choice)
+
+
+def _solution_html(solution: Any) -> str:
+    from capacity.rendering.solution import html
+
+    return html(solution)
 
 
 def __dir__() -> list[str]:

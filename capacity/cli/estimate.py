@@ -198,8 +198,11 @@ def run(options: dict[str, Any]) -> None:
         write(screen(answer, style(), everything=options["verbose"]))
 
 
-def question(options: dict[str, Any]) -> dict[str, Any]:
-    """What was asked, by the names of `capacity.estimate`; for every command that takes the options of an estimate."""
+def question(options: dict[str, Any], *, model: bool = True) -> dict[str, Any]:
+    """What was asked, by the names of `capacity.estimate`; for every command that takes the options of an estimate.
+
+    model: whether one has to be named.
+    """
     asked = {option.dest for _, group in QUESTION for option in group} - {"anchor"}
     request = {name: value for name, value in options.items() if value is not None and name in asked}
     if "catalogue" in request:
@@ -209,7 +212,7 @@ def question(options: dict[str, Any]) -> dict[str, Any]:
 
         request["site"] = site_of(options["anchor"])
     chosen = [name for name in ("params", "model", "config") if name in request]
-    if len(chosen) != 1:
+    if len(chosen) > 1 or (model and not chosen):
         said = " and ".join(f"--{name}" for name in chosen) if chosen else "no model"
         raise InputError(f"{said} given: give one of --params, --model and --config, like `--params 7e9`")
     return request

@@ -6,7 +6,8 @@ from capacity.cli.estimate import COMMAND as ESTIMATE
 from capacity.cli.estimate import question
 from capacity.cli.options import Command, Option, one_of
 from capacity.cli.terminal import style, write
-from capacity.planning.question import LIMITS, OBJECTIVES
+from capacity.errors import InputError
+from capacity.planning.question import BACKWARDS, LIMITS, OBJECTIVES, SOLVED
 from capacity.quantities import argument
 
 TYPE_CHECKING = False
@@ -40,6 +41,7 @@ COMMAND = Command(
         "capacity plan --model gpt-3-175b --device a100-sxm-80gb --devices 4096",
         "capacity plan --params 70B --devices 256,512,1024 --objective cost --deadline 60d",
         "capacity plan --model llama-3.1-70b --mode serve --devices 8 --tpot-slo 30ms",
+        "capacity plan --solve params --budget '$1M' --deadline 30d --device h100-sxm",
     ),
     groups=(
         ESTIMATE.groups[0],
@@ -49,6 +51,13 @@ COMMAND = Command(
             Option("--deadline", metavar="TIME", read=argument("s", positive=True), help="of a training run: 30d"),
             Option("--budget", metavar="USD", read=argument("USD", positive=True), help="of a training run, or of serving for an hour"),
             Option("--power-cap", metavar="POWER", read=argument("W", positive=True), help="drawn from the grid, at most: 2MW"),
+        )),
+        ("or backwards", (
+            Option("--solve", metavar="WHAT", read=one_of("question", SOLVED), help="what to solve for: params, tokens, devices, seq-len, concurrency, budget, days or global-batch"),
+            Option("--flop-budget", metavar="N", read=argument("FLOP", positive=True), help="for --solve params or tokens by a scaling law: 1e24"),
+            Option("--target-loss", metavar="N", read=argument("1", positive=True), help="or a loss to reach, in nats a token: 2.0"),
+            Option("--served-tokens", metavar="N", read=argument("1", positive=True), help="that the model will read and write in its life, counted in"),
+            Option("--law", metavar="NAME", help="besiroglu2024, hoffmann2022, muennighoff2023, deepseek-llm2024 ..."),
         )),
         *((title, tuple(_option(one) for one in options)) for title, options in ESTIMATE.groups[1:-1]),
         ("the answer", (
@@ -61,11 +70,34 @@ COMMAND = Command(
 
 def run(options: dict[str, Any]) -> None:
     """Ask, and print the answer."""
-    request = question(options) | {name: options[name] for name in ("objective", *LIMITS) if options[name] is not None}
+    limits = {name: options[name] for name in ("objective", *LIMITS) if options[name] is not None}
+    if options["solve"] is not None:
+        _backwards(options, limits)
+        return
+    for name in BACKWARDS:
+        if options[name] is not None:
+            raise InputError(f"--{name.replace('_', '-')} is for a question asked backwards: add --solve params")
+    request = question(options) | limits
     from capacity.planning.answer import plan
     from capacity.rendering.choice import record, screen
 
     found = plan(**request)
+    if options["json"]:
+        from capacity.rendering.record import json
+
+        write(json(record(found)))
+    else:
+        write(screen(found, style(), everything=options["verbose"]))
+
+
+def _backwards(options: dict[str, Any], limits: dict[str, Any]) -> None:
+    given = {name: options[name] for name in BACKWARDS if options[name] is not None}
+    # What is solved for may be the model itself.
+    request = question(options, model=options["solve"] != "params") | limits | given
+    from capacity.planning.backwards import solve
+    from capacity.rendering.solution import record, screen
+
+    found = solve(options["solve"], **request)
     if options["json"]:
         from capacity.rendering.record import json
 

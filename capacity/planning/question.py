@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 OBJECTIVES = ("time", "cost", "energy", "carbon", "throughput-per-device", "latency")
 # Limits by the name of the request: the unit they are read in.
 LIMITS = {"max_memory": "byte", "deadline": "s", "budget": "USD", "power_cap": "W"}
+# What can be solved for, and what a scaling law is asked with.
+SOLVED = ("params", "tokens", "devices", "seq-len", "concurrency", "budget", "days", "global-batch")
+BACKWARDS = ("flop_budget", "target_loss", "served_tokens", "law")
 
 
 class Question(Record):

@@ -71,7 +71,7 @@ def choose_serving(question: Question) -> Choice:
     }
     if not within.any():
         return Choice(
-            verdict=_hopeless(sites, results, rows, question.limits), best=None, estimate=None, simplest=None, front=(),
+            verdict=hopeless(sites, results, rows, question.limits), best=None, estimate=None, simplest=None, front=(),
             runner_up=None, turns=(), steady=(), remedies=tuple(_remedies(results, rows, within)), **shared,
         )  # fmt: skip
     score = np.where(within, np.array([row.values[name] for row in rows]) * (-1.0 if most else 1.0), inf)
@@ -178,7 +178,7 @@ def _verdict(row: Row, name: str, objective: str, *, most: bool) -> str:
     )
 
 
-def _hopeless(sites: Sequence[Site], results: Sequence[Found], rows: Sequence[Row], limits: dict[str, float]) -> str:
+def hopeless(sites: Sequence[Site], results: Sequence[Found], rows: Sequence[Row], limits: dict[str, float]) -> str:
     """What binds where nothing keeps promise and limits."""
     from capacity.quantities import format
 

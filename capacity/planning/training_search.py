@@ -86,10 +86,12 @@ class Survey(Record):
             yield self.blocks[int(number)], these, self.columns["row"][places[these]]
 
 
-def survey(case: Case, workload: Workload, devices: float, limit_bytes: float) -> Survey:
-    """Every legal layout of so many devices, priced."""
+def survey(
+    case: Case, workload: Workload, devices: float, limit_bytes: float, fixed: dict[str, Any] | None = None
+) -> Survey:
+    """Every legal layout of so many devices, priced. fixed: fields of a Plan that are not searched, where nobody gave them."""
     started = perf_counter()
-    given = given_plan(case, devices)
+    given = {**(fixed or {}), **given_plan(case, devices)}
     cuts = cuts_of(case.model, workload, devices, given)
     prices = TrainingPrices(case, workload, devices, cuts)
     blocks = tuple(blocks_of(case.model, cuts, given, prices.stack))

@@ -34,35 +34,36 @@ _FRONT_ROWS, _TERMS, _TURNS = 8, 4, 4
 
 def screen(choice: Choice, style: Style, *, everything: bool = False) -> str:
     """The whole answer; `everything` adds the rest of the front and of the estimate."""
-    lines = [*_heading("PLAN", _asked(choice), style)]
-    lines += _marked(
+    lines = [*heading("PLAN", _asked(choice), style)]
+    lines += marked(
         "✘" if choice.best is None else "✔", "red" if choice.best is None else "green", choice.verdict, style
     )
     if choice.estimate is not None:
         for section in choice.estimate.sections.values():
             lines += ["", *section_lines(section, style, everything=everything)]
-        lines += ["", *_command(choice, style)]
+    if choice.best is not None:
+        lines += ["", *command(choice.request, choice.best.options, style)]
     if choice.tried:
-        lines += ["", *_heading("COMPARED", "the best of each", style), *_layouts(choice.tried, style)]
+        lines += ["", *heading("COMPARED", "the best of each", style), *_layouts(choice.tried, style)]
     if choice.front:
         kept = choice.front if everything else thinned(choice.front, _FRONT_ROWS)
         more = f", {len(kept)} of {len(choice.front)}" if len(kept) < len(choice.front) else ""
         beaten = "first token, next token and tokens a device" if choice.mode == "serve" else "time, cost and memory"
         said = f"none of these is beaten in all of {beaten}{more}"
-        lines += ["", *_heading("PARETO FRONT", said, style), *_layouts(kept, style)]
+        lines += ["", *heading("PARETO FRONT", said, style), *_layouts(kept, style)]
     if choice.simplest is not None:
         lines += [
             "",
-            *_heading("PLAINER", f"and {choice.simplest.worse:.1%} worse", style),
+            *heading("PLAINER", f"and {choice.simplest.worse:.1%} worse", style),
             *_rival(choice.simplest, style),
         ]
     if choice.runner_up is not None:
         said = f"lost by {choice.runner_up.worse:.2%}, cutting the model in another way"
-        lines += ["", *_heading("RUNNER-UP", said, style), *_rival(choice.runner_up, style)]
+        lines += ["", *heading("RUNNER-UP", said, style), *_rival(choice.runner_up, style)]
     lines += _turning(choice, style, everything=everything)
-    lines += ["", *_heading("SPACE", _searched(choice), style)]
+    lines += ["", *heading("SPACE", _searched(choice), style)]
     for remedy in choice.remedies:
-        lines += _bullet(remedy, style)
+        lines += bullet(remedy, style)
     for warning in choice.warnings:
         first, *rest = wrap(style.text(warning), style.width - 2)
         lines += [f"{style.paint('!', 'bold', 'yellow')} {first}", *(f"  {line}" for line in rest)]
@@ -81,12 +82,10 @@ def record(choice: Choice) -> dict[str, Any]:
 
 
 def _asked(choice: Choice) -> str:
-    limits = [
-        f"{_LIMITS[name][0]} {shown(value, _LIMITS[name][1], binary=name == 'max_memory')}"
-        for name, value in choice.limits.items()
-    ]
     most = choice.objective == "throughput-per-device"
-    return ", ".join([f"{'most' if most else 'least'} {choice.objective.replace('-per-', ' a ')}", *limits])
+    return ", ".join(
+        [f"{'most' if most else 'least'} {choice.objective.replace('-per-', ' a ')}", *wanted(choice.limits)]
+    )
 
 
 _LIMITS = {
@@ -97,7 +96,16 @@ _LIMITS = {
 }
 
 
-def _marked(mark: str, colour: str, text: str, style: Style) -> list[str]:
+def wanted(limits: dict[str, float]) -> list[str]:
+    """Limits in words."""
+    return [
+        f"{_LIMITS[name][0]} {shown(value, _LIMITS[name][1], binary=name == 'max_memory')}"
+        for name, value in limits.items()
+    ]
+
+
+def marked(mark: str, colour: str, text: str, style: Style) -> list[str]:
+    """A verdict behind its mark."""
     mark = style.drawn(mark)
     first, *rest = wrap(style.text(text), style.width - len(mark) - 1)
     return [
@@ -106,7 +114,8 @@ def _marked(mark: str, colour: str, text: str, style: Style) -> list[str]:
     ]
 
 
-def _heading(name: str, said: str, style: Style) -> list[str]:
+def heading(name: str, said: str, style: Style) -> list[str]:
+    """A title, and what is said beside it."""
     indent = len(name) + 2
     first, *rest = wrap(style.text(said), style.width - indent)
     return [style.paint(name, "bold", "cyan") + "  " + first, *(" " * indent + line for line in rest)]
@@ -126,17 +135,18 @@ def command_line(request: dict[str, Any], options: dict[str, Any]) -> list[str]:
         if name == "catalogue":
             for folder in value:
                 line += ["--catalogue", str(folder)]
-        elif name != "site" and value is not None:
+        elif value is True:
+            line.append(f"--{name.replace('_', '-')}")
+        elif name != "site" and value is not None and value is not False:
             text = f"{value:.10g}" if isinstance(value, float) else str(value)
             line += [f"--{name.replace('_', '-')}", text]
     return line
 
 
-def _command(choice: Choice, style: Style) -> list[str]:
-    """How to ask for this layout alone, in lines a shell reads."""
-    assert choice.best is not None
+def command(request: dict[str, Any], options: dict[str, Any], style: Style) -> list[str]:
+    """How to ask for a layout alone, in lines a shell reads."""
     pairs: list[str] = []
-    for word in command_line(choice.request, choice.best.options):
+    for word in command_line(request, options):
         if word.startswith("--") or not pairs or len(pairs) < 2:
             pairs.append(style.text(word))
         else:
@@ -205,14 +215,14 @@ def _rival(rival: Rival, style: Style) -> list[str]:
 def _turning(choice: Choice, style: Style, *, everything: bool) -> list[str]:
     if choice.best is None or not (choice.turns or choice.steady):
         return []
-    lines = ["", *_heading("WHAT WOULD TURN IT", "each uncertain input at the ends of its 90 % interval", style)]
+    lines = ["", *heading("WHAT WOULD TURN IT", "each uncertain input at the ends of its 90 % interval", style)]
     for turn in choice.turns if everything else choice.turns[:_TURNS]:
-        lines += _bullet(_turned(turn), style)
+        lines += bullet(_turned(turn), style)
     rest = len(choice.turns) - _TURNS
     if rest > 0 and not everything:
-        lines += _bullet(f"{rest} more: -v", style)
+        lines += bullet(f"{rest} more: -v", style)
     if choice.steady:
-        lines += _bullet(f"nothing changes with {', '.join(choice.steady)}", style)
+        lines += bullet(f"nothing changes with {', '.join(choice.steady)}", style)
     return lines
 
 
@@ -224,7 +234,8 @@ def _turned(turn: Turn) -> str:
     return f"{turn.input} x {turn.factor:g}: {other} would be {turn.gain:.1%} better"
 
 
-def _bullet(text: str, style: Style) -> list[str]:
+def bullet(text: str, style: Style) -> list[str]:
+    """One of several things."""
     first, *rest = wrap(style.text(text), style.width - 4)
     return [f"{MARGIN}{style.drawn('·')} {first}", *(f"{MARGIN}  {line}" for line in rest)]
 
