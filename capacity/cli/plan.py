@@ -57,7 +57,7 @@ COMMAND = Command(
             Option("--flop-budget", metavar="N", read=argument("FLOP", positive=True), help="for --solve params or tokens by a scaling law: 1e24"),
             Option("--target-loss", metavar="N", read=argument("1", positive=True), help="or a loss to reach, in nats a token: 2.0"),
             Option("--served-tokens", metavar="N", read=argument("1", positive=True), help="that the model will read and write in its life, counted in"),
-            Option("--law", metavar="NAME", help="besiroglu2024, hoffmann2022, muennighoff2023, deepseek-llm2024 ..."),
+            Option("--law", metavar="NAME", help="besiroglu2024, hoffmann2022, muennighoff2023, bi2024 ..."),
         )),
         *((title, tuple(_option(one) for one in options)) for title, options in ESTIMATE.groups[1:-1]),
         ("the answer", (

@@ -50,7 +50,7 @@ def test_scaling_laws_give_what_their_papers_say():
     assert (again.params, again.tokens) == (pytest.approx(70e9, rel=0.1), pytest.approx(1.4e12, rel=0.1))
     assert for_budget(load_law("hoffmann2022"), chinchilla).params == pytest.approx(40e9, rel=0.05)
     # DeepSeek LLM names no number for its 67B; at its law's own budgets tokens and FLOPs a token make up the budget.
-    deep = for_budget(load_law("deepseek-llm2024"), 3e20)
+    deep = for_budget(load_law("bi2024"), 3e20)
     assert 6.0 * deep.params * deep.tokens == pytest.approx(3e20)
     for name in law_names():
         law = load_law(name)
