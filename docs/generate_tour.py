@@ -1,5 +1,5 @@
 # ruff: noqa: INP001 - a script, not a package
-"""Paste the output of the commands of README.md and docs/serving.md into them anew: `python docs/generate_tour.py`.
+"""Paste the output of the commands of README.md, docs/serving.md and docs/platform.md into them anew: `python docs/generate_tour.py`.
 
 A block that begins with `$ capacity ...` is run and replaced; after `<!-- output: N -->` only its first N lines are kept.
 """
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "README.md", ROOT / "docs" / "serving.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "serving.md", ROOT / "docs" / "platform.md")
 BLOCK = re.compile(
     r"(?:<!-- output: (?P<lines>\d+) -->\n)?```console\n\$ capacity (?P<command>.+)\n(?P<output>(?s:.*?))```\n"
 )

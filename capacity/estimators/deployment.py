@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from capacity.errors import CapacityError, InputError
 from capacity.estimators import feeding
 from capacity.estimators.assumptions import number, one_of
@@ -45,6 +47,10 @@ MOST_LOSS = 0.10
 WORTH_PRICING = 1.0
 
 
+# Formats that a device multiplies in; others are unpacked first, which every device can.
+_ARITHMETIC = ("fp8", "int8", "fp4")
+
+
 class Limits(Record):
     """What must be met: seconds of a whole request, watts and USD an hour of all devices, joules a token; None for no limit."""
 
@@ -81,6 +87,7 @@ class Candidate(Record):
     usd_per_hour: float | None = None
     usd_per_million: float | None = None
     loss: float = 0.0
+    holds: bool = False
 
 
 def deploy(**request: Any) -> tuple[Case, str, list[Candidate], Limits]:
@@ -122,7 +129,14 @@ def _rank(one: Candidate, target: str) -> tuple[Any, ...]:
     cost = one.usd_per_million if one.usd_per_million is not None else far
     energy = one.energy if one.energy is not None else far
     first, second = (energy, cost) if target == "edge" else (cost, energy)
-    return bool(one.lacks), len(one.lacks), first, second, one.latency if one.latency is not None else far
+    return (
+        bool(one.lacks),
+        not one.holds,
+        len(one.lacks),
+        first,
+        second,
+        one.latency if one.latency is not None else far,
+    )
 
 
 def _ladder(target: str, limits: Limits) -> list[tuple[str, dict[str, Any], float]]:
@@ -174,7 +188,10 @@ def _best(
     nearest: Candidate | None = None
     for count in place.counts:
         for name, asked, loss in ladder:
-            bits = asked.get("weight_bits") or FORMATS[asked["precision"]][0]
+            bits, format = FORMATS[asked["precision"]]
+            if format in _ARITHMETIC and format not in place.device.peak_dense_flop_per_s:
+                continue  # it has no such arithmetic
+            bits = asked.get("weight_bits") or bits
             least, room = weights * bits / 8.0 / count, place.device.memory_bytes
             if least > WORTH_PRICING * room:
                 one = Candidate(
@@ -194,15 +211,20 @@ def _best(
                     continue  # a format that the device cannot run, or heads that so many devices do not divide
             if not one.lacks:
                 return one
-            if nearest is None or (len(one.lacks), _missing(one)) < (len(nearest.lacks), _missing(nearest)):
+            if nearest is None or _distance(one) < _distance(nearest):
                 nearest = one
     if nearest is None:
         return Candidate(place.id, 1, "-", ("no arithmetic for it",), 0.0)
     return nearest
 
 
-def _missing(one: Candidate) -> tuple[float, float]:
-    return (0.0, one.latency) if one.latency is not None else (1.0, one.memory)
+def _distance(one: Candidate) -> tuple[Any, ...]:
+    """How far from what is asked: what does not hold the model furthest, then by how much is lacking."""
+    return (
+        not one.holds,
+        len(one.lacks),
+        one.latency if one.holds and one.latency is not None else one.memory * one.devices,
+    )
 
 
 def _short(missing: float) -> str:
@@ -244,16 +266,24 @@ def _priced(place: Place, count: int, method: str, request: dict[str, Any], limi
         ("energy", energy, limits.energy),
     ):
         if limit is not None and value > limit:
-            lacks.append(f"{said} {value / limit:.3g}x")
+            lacks.append(f"{said} {_times(value, limit)}")
     if limits.price is not None:
         if price is None:
             lacks.append("a known price")
         elif price > limits.price:
-            lacks.append(f"price {price / limits.price:.3g}x")
+            lacks.append(f"price {_times(price, limits.price)}")
     # An instance is paid as a whole, and holds as many replicas as it has devices for.
     copies = max(case.cluster.devices_per_node // count, 1) if place.whole else 1
     million = None if price is None or not rate else price / 3600.0 / (rate * copies) * 1e6
-    return Candidate(place.id, count, method, tuple(lacks), held, latency, rate, energy, power, price, million, loss)
+    return Candidate(
+        place.id, count, method, tuple(lacks), held, latency, rate, energy, power, price, million, loss, load.fits
+    )
+
+
+def _times(value: float, limit: float) -> str:
+    """How many times a limit, rounded up: what is over it never reads as 1."""
+    ratio = value / limit
+    return f"{math.ceil(ratio * 10.0) / 10.0:.1f}x" if ratio < 100.0 else f"{ratio:.2g}x"
 
 
 def _power(cluster: Cluster, count: int) -> float:
@@ -343,7 +373,9 @@ def _setting(case: Case, target: str, limits: Limits) -> str:
         if value is not None
     ]  # fmt: skip
     asked = f"at most {', '.join(said)}" if said else "no limits"
-    return f"{target}; {asked}; {case.request.get('concurrency', 16):g} requests at once"
+    count = case.request.get("concurrency", 16)
+    said_of_requests = f"{count:g} requests at once" if count > 1 else "one request at a time"
+    return f"{target}; {asked}; {said_of_requests}"
 
 
 def _row(one: Candidate, *, priced: bool) -> dict[str, Any]:

@@ -40,8 +40,6 @@ MONTH_S = 30.4375 * 86400.0
 STALLED_SHARE, NEAR_SHARE = 0.05, 0.5
 # A file system is to be no fuller.
 FULL_SHARE = 0.9
-# An interval that was chosen for the writes leaves them just time.
-CERTAIN = 0.999
 # What file systems deliver of their datasheets; how far rates of failure and of preparation scatter between sites.
 _UNCERTAIN = (
     Uncertain("storage pace", 0.5, 1.0, "shared file systems deliver half to all of their datasheet"),
@@ -150,7 +148,7 @@ def _account(case: Case, run: Run, values: Mapping[str, Value], upkeep: Upkeep) 
             "checkpoints_held": Value(held, "byte", f"the last {upkeep.retained:g}, and those kept for good"),
             "logs": Value(logs, "byte", "of the run"),
             "stored": Value(upkeep.redundant(kept), "byte", "on disks, with redundancy"),
-            "storage_units": Value(saving.units, "1", f"{upkeep.storage.unit}s"),
+            "storage_units": Value(saving.units, "1", upkeep.storage.units),
             "storage_read": Value(saving.read_bytes_per_s, "byte/s", "given to all nodes"),
             "storage_write": Value(saving.write_bytes_per_s, "byte/s", "given to all nodes"),
             "feed": Value(feed, "byte/s", "read while training"),
@@ -300,7 +298,7 @@ def _needs(run: Run, upkeep: Upkeep, saving: Saving, found: Mapping[str, float])
 
     if one.capacity_bytes is not None:
         more = float(storage.units_needed(found["stored"], one.capacity_bytes))
-        hold = f"{more:,.0f} {one.unit}s hold it" if more > units else "one more unit, or fewer checkpoints retained"
+        hold = f"{more:,.0f} {one.units} hold it" if more > units else "one more unit, or fewer checkpoints retained"
         need("capacity", found["stored"], one.capacity_bytes * units, hold, near=FULL_SHARE)
     read, write = saving.read_bytes_per_s, saving.write_bytes_per_s
     need("feed", found["feed"], read, _more(one, "read", float(found["feed"] / read), units))
@@ -308,10 +306,15 @@ def _needs(run: Run, upkeep: Upkeep, saving: Saving, found: Mapping[str, float])
         shards = "pack samples into shards that are read in sequence"
         need("random reads", found["random_reads"], one.read_operations_per_s * units, shards)
     if upkeep.snapshot == ASYNC:
-        # What is lost at a failure, and whether a write ends before the next begins.
+        # What is lost at a failure; and where an interval was given, whether a write ends before the next begins.
         lost = (saving.interval_s / 2.0 + saving.write_s) / saving.failure_s
-        share = max(lost / STALLED_SHARE, saving.write_s / BACKGROUND_SHARE / saving.interval_s * CERTAIN)
+        late = 0.0 if upkeep.interval_s is None else saving.write_s / BACKGROUND_SHARE / saving.interval_s
+        share = max(lost / STALLED_SHARE, late)
         said = f"steps done again after failures take {float(lost):.1%} of the time"
+        if late > lost / STALLED_SHARE:
+            said = (
+                f"writing takes {format(float(saving.write_s), 's')} of every {format(float(saving.interval_s), 's')}"
+            )
         need("checkpoint writes", share, 1.0, _more(one, "write", float(share), units), said)
     else:
         stalled = saving.stall_s / saving.interval_s
@@ -340,7 +343,13 @@ def _needs(run: Run, upkeep: Upkeep, saving: Saving, found: Mapping[str, float])
         need("protected links", slower, STALLED_SHARE, remedy, f"steps are {float(slower):.1%} slower")
     if upkeep.spares is not None:
         wanted = float(found["spares_needed"])
-        need("spare nodes", wanted, max(upkeep.spares, 0.5), f"--spares {wanted:.0f} are enough for 99 % of the time")
+        need(
+            "spare nodes",
+            wanted,
+            max(upkeep.spares, 0.5),
+            f"--spares {wanted:.0f} are enough for 99 % of the time",
+            near=1.0,
+        )
     return sorted(needs, key=lambda one: -one.share / one.near)
 
 
@@ -371,7 +380,8 @@ def _setting(run: Run, upkeep: Upkeep, saving: Saving) -> str:
     protected = (
         "" if upkeep.protection is None else f"; {', '.join(upkeep.protection.parts)}: {upkeep.protection.cipher.name}"
     )
-    return f"{said} under {run.cluster.nodes} nodes; {upkeep.snapshot} checkpoints{protected}"
+    nodes = f"{run.cluster.nodes} node{'s' if run.cluster.nodes > 1 else ''}"
+    return f"{said} under {nodes}; {upkeep.snapshot} checkpoints{protected}"
 
 
 def _breakdowns(

@@ -107,7 +107,7 @@ def _account(load: Load, values: Mapping[str, Value], under: Under) -> Account:
 
     def quantities(factor: Mapping[str, float]) -> dict[str, Value]:
         pace = factor.get("storage pace", 1.0)
-        units = sourced(under.units, f"{one.unit}s")
+        units = sourced(under.units, one.units)
 
         def delivered(unit: float, most: float | None, clients: float) -> float:
             unlimited = unit * units

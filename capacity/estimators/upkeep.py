@@ -34,6 +34,8 @@ REPAIR_S = 86400.0
 RETAINED = 10.0
 # Of the write pace that snapshots written in the background may take.
 BACKGROUND_SHARE = 0.5
+# Of the time between failures that the steps one of them undoes may take before it pays to save more often.
+REWORK_SHARE = 0.01
 # Room for logs and what comes: a file system slows down when it fills up.
 FILLED_SHARE = 0.8
 # Where no storage is named: what a node's share of a shared file system gives.
@@ -92,13 +94,13 @@ class Upkeep(Record):
         """Units of the storage: as given, as one node or device has them, or as many as hold what is kept."""
         one = self.storage
         if self.units is not None:
-            return sourced(self.units, f"{one.unit}s", "given", "user")
+            return sourced(self.units, one.units, "given", "user")
         if not one.shared:
             own = cluster.devices if one.kind == "drive" else cluster.nodes
-            return sourced(float(own), f"{one.unit}s", "as many as the cluster has", "default")
+            return sourced(float(own), one.units, "as many as the cluster has", "default")
         if one.capacity_bytes is None:
             count = (one.most_read_bytes_per_s or one.read_bytes_per_s) / one.read_bytes_per_s
-            return sourced(max(count, 1.0), f"{one.unit}s", "as many as give the most", "default")
+            return sourced(max(count, 1.0), one.units, "as many as give the most", "default")
         return storage.units_needed(self.redundant(kept) / FILLED_SHARE, one.capacity_bytes)
 
     def paces(self, cluster: Cluster, units: float) -> tuple[float, float]:
@@ -170,8 +172,11 @@ class Upkeep(Record):
         interval = self.interval_s
         if interval is None:
             interval = schedule.best_checkpoint_interval_s(stall, failure_s)
-            if behind and write_s / BACKGROUND_SHARE > interval:
-                interval = write_s / BACKGROUND_SHARE
+            if behind:
+                # Standing still so briefly, it would pay to save at every turn; once is enough where little is at stake.
+                interval = max(
+                    interval, write_s / BACKGROUND_SHARE, sourced(2.0 * REWORK_SHARE, "steps at stake") * failure_s
+                )
         else:
             interval = sourced(interval, "checkpoint interval", "given", "user")
         spare = self.spares is not None and self.spares > 0.0

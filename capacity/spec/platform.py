@@ -35,6 +35,13 @@ class Storage(Record):
     notes: str = ""
     origin: str = "catalogue"
 
+    @property
+    def units(self) -> str:
+        """What several of them are called."""
+        if self.unit.endswith("B"):
+            return self.unit
+        return f"{self.unit}es" if self.unit.endswith("x") else f"{self.unit}s"
+
 
 class CoreWork(Record):
     """What one core of a host does of one kind of work: so much a call, so much a byte, and a byte of fresh memory."""
