@@ -2,6 +2,7 @@
 
 import json
 import random
+from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -55,6 +56,15 @@ date = "2026-11"
     (folder / "mine.toml").write_text(text.replace(', source = "me" }', " }"))
     with pytest.raises(FileFormatError, match="source"):
         load_storage("mine", (str(tmp_path),))
+
+
+def test_the_entry_of_the_page_is_one(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "platform.md").read_text(encoding="utf-8")
+    (tmp_path / "storage").mkdir()
+    (tmp_path / "storage" / "filer.toml").write_text(page.split("```toml\n")[1].split("```")[0], encoding="utf-8")
+    found = load_storage("filer", (str(tmp_path),))
+    assert (found.data_parts, found.parity_parts) == (8.0, 3.0)
+    assert found.usd_per_byte_month == pytest.approx(5e-11)
 
 
 def test_the_interruptions_of_llama_3_are_all_there():
