@@ -165,3 +165,13 @@ class Pricer(Record):
             0.0,
             self.profile.attention_launch_s * self.replay * ops.where(op.queries == 1.0, 1.0, 3.0),
         )
+
+
+def processor(device: Device) -> str:
+    """The kind of processor that computes: of phones and small boards the CPU."""
+    bare = device.kind == "edge" and (device.segment == "phone" or device.architecture in _WITHOUT_GPU)
+    return "CPU" if bare else device.kind
+
+
+# Architectures of small boards whose engines run on the processor cores.
+_WITHOUT_GPU = ("arm", "adreno", "riscv")

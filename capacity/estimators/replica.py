@@ -6,14 +6,17 @@ from capacity.estimators import feeding
 from capacity.estimators.replica_layout import replica_plan
 from capacity.estimators.replica_memory import room_of
 from capacity.estimators.serving_time import (
+    Busy,
     Prompt,
+    busy_of,
     decode_kernels,
     decode_step,
     mixed_work,
     one_pass,
+    pass_kernels,
     prefill,
 )
-from capacity.estimators.work import Machine
+from capacity.estimators.work import Kernel, Machine
 from capacity.formula import scaled, total
 from capacity.formulas import collectives, memory, schedule
 from capacity.laws.engine import fitted_engines
@@ -37,7 +40,7 @@ class Load(Record):
     """One replica at a steady load: memory parts, times by part, and what follows.
 
     step: of one decode step; work: what one prompt adds to the steps it is read in; prompt: reading one with nothing
-    else to do. running: requests in flight together on the replica; decoding: of these in a step of one attention rank.
+    else to do. busy: how busy a step keeps a device, with its share of prompts. running: requests in flight together on the replica; decoding: of these in a step of one attention rank.
     """
 
     model: ModelSpec
@@ -50,6 +53,7 @@ class Load(Record):
     step: dict[str, float]
     work: dict[str, float]
     prompt: dict[str, float]
+    busy: Busy
     running: float
     room: Room
     hand_over_s: float = 0.0
@@ -109,7 +113,7 @@ def load_replica(
         if service.prefill_workers:
             prompt = prefill(Prompt(model, service.prefill_plan, machine, fresh, known, engine.chunk_tokens), engine)
             work = {"apart": 0.0}
-            step, decoding = _handed_step(model, plan, machine, workload, service, each, total(prompt))
+            step, decoding, busy = _handed_step(model, plan, machine, workload, service, each, total(prompt))
         else:
             found = decode_kernels(
                 model, plan, machine, each, workload.prompt_len, written_of(workload, service), service.drafted
@@ -118,20 +122,41 @@ def load_replica(
             read = Prompt(model, plan, machine, fresh, known, engine.chunk_tokens)
             prompt = prefill(read, engine)
             work = mixed_work(read, plan, machine, engine, found, each, workload.output_len, service.drafted)
+            # While a request writes, the prompts of those that take the others' places are read.
+            others = (each - 1.0) * (1.0 + service.accepted) / workload.output_len
+            busy = busy_of(found, machine, engine.law).with_share(
+                busy_of([*read.chunk, *read.core], machine, engine.law), others * read.chunks
+            )
         if plan.pp > 1.0 and not service.prefill_workers:
             # Chunks of one prompt follow each other through the stages.
             passed = schedule.pipelined_share(read.chunks, plan.pp)
             prompt = {name: scaled(value, passed) for name, value in prompt.items()}
     else:
         decoding = running
-        prompt = step = work = one_pass(model, plan, machine, engine, running, workload.prompt_len)
+        found = pass_kernels(model, plan, machine, running, workload.prompt_len)
+        prompt = step = work = one_pass(found, engine)
+        busy = busy_of(found, machine, engine.law)
     hand_over = 0.0
     if service.prefill_workers and feeding.generates(model):
         # A rank sends what its peers of the other pool hold of the prompt's keys and values.
         moved = workload.prompt_len * room.token_bytes + room.state_bytes
         hand_over = collectives.point_to_point_time_s(moved, machine.link(plan.devices + 1e9), HAND_OVER_S)
     return Load(
-        model, workload, plan, cluster, service, parts, fits, step, work, prompt, running, room, hand_over, decoding
+        model,
+        workload,
+        plan,
+        cluster,
+        service,
+        parts,
+        fits,
+        step,
+        work,
+        prompt,
+        busy,
+        running,
+        room,
+        hand_over,
+        decoding,
     )
 
 
@@ -148,15 +173,17 @@ def _handed_step(
     service: Service,
     each: float,
     prompt: float,
-) -> tuple[dict[str, float], float]:
+) -> tuple[dict[str, float], float, Busy]:
     """The decode step where others read the prompts, and its batch: those that are being read, or wait, are not in it."""
     servers = service.prefill_workers * service.prefill_plan.attention_dp
     requests = each * plan.attention_dp * plan.dp
     written = written_of(workload, service)
 
+    def kernels_of(running: float) -> list[Kernel]:
+        return decode_kernels(model, plan, machine, running, workload.prompt_len, written, service.drafted)
+
     def step_of(running: float) -> dict[str, float]:
-        found = decode_kernels(model, plan, machine, running, workload.prompt_len, written, service.drafted)
-        return decode_step(found, service.engine, running, sampled=service.sampled)
+        return decode_step(kernels_of(running), service.engine, running, sampled=service.sampled)
 
     decoding_each, step = each, step_of(each)
     for _ in range(_SETTLING):
@@ -166,7 +193,7 @@ def _handed_step(
         # Half of the way at a time: a shorter step sends requests back sooner.
         decoding_each = (decoding_each * found) ** 0.5
         step = step_of(decoding_each)
-    return step, decoding_each
+    return step, decoding_each, busy_of(kernels_of(decoding_each), machine, service.engine.law)
 
 
 # Rounds after which the batch of a pool that decodes has settled.

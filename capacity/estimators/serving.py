@@ -6,10 +6,11 @@ from capacity.errors import InputError
 from capacity.estimators import feeding
 from capacity.estimators.composed import composed_interval
 from capacity.estimators.intervals import Uncertain, with_intervals
+from capacity.estimators.pricing import processor
 from capacity.estimators.replica import load_replica
 from capacity.estimators.rigs import rivals
 from capacity.estimators.serving_account import account_of
-from capacity.estimators.serving_case import processor, read_service
+from capacity.estimators.serving_case import read_service
 from capacity.laws.engine import load_engine
 from capacity.record import replace
 from capacity.spec.estimate import Section

@@ -82,7 +82,7 @@ def _generation(case: Case, load: Load, alone: bool) -> Account:
             values["most_concurrent"] = Value(load.room.requests, "1", "requests of this length that fit, each replica")
         if longest := _longest_context(load):
             values["longest_context"] = Value(longest, "1", "tokens of a single request")
-        return values | shared(factor, step, output_rate, "token", "output tokens, prompts included")
+        return values | shared(factor, step, token * per_step, output_rate, "token", "output tokens, prompts included")
 
     return quantities
 
@@ -105,7 +105,7 @@ def _one_pass(case: Case, load: Load) -> Account:
         }
         if item == "request":
             values["tokens_per_s"] = Value(scaled(rate, workload.prompt_len), "1/s", "tokens read, all replicas")
-        return values | shared(factor, batch, rate, item, f"{item}s")
+        return values | shared(factor, batch, batch, rate, item, f"{item}s")
 
     return quantities
 
@@ -123,7 +123,7 @@ def _touched(table: tuple[Op, ...], tokens: float) -> float:
 
 def _shared(
     case: Case, load: Load, table: tuple[Op, ...], moved: float, alone: bool = False
-) -> Callable[[Mapping[str, float], float, float, str, str], dict[str, Value]]:
+) -> Callable[[Mapping[str, float], float, float, float, str, str], dict[str, Value]]:
     """What every kind of serving states: memory, work, power, money, for one step and a rate of items."""
     plan, cluster = load.plan, load.cluster
     ranks = plan.tp * plan.pp * plan.attention_dp
@@ -133,14 +133,18 @@ def _shared(
     peak, _ = peak_flop_per_s(cluster.device, FORMATS[load.service.word][1])
     fewest = None if alone else fewest_replica(case, load.model, load.workload, case.cluster, load.service)
 
-    def quantities(factor: Mapping[str, float], step: float, rate: float, item: str, note: str) -> dict[str, Value]:
+    def quantities(
+        factor: Mapping[str, float], step: float, lasting: float, rate: float, item: str, note: str
+    ) -> dict[str, Value]:
         share = min(moved / (step * cluster.device.memory_bytes_per_s), 1.0)
-        used = min(work / (step * ranks * peak), 1.0)
+        # lasting: of a step with its share of prompts. Stages of a pipeline take turns.
+        products = min(load.busy.compute_s / plan.pp / lasting, 1.0)
+        traffic_share = min(load.busy.memory_s / plan.pp / lasting, 1.0)
         # Prefill workers are taken to draw what those that decode do.
         fleet = 1.0 + pool / plan.devices
-        watts = scaled(power_of(cluster, used, share, factor.get("power", 1.0)), fleet)
+        watts = scaled(power_of(cluster, products, traffic_share, factor.get("power", 1.0)), fleet)
         item_j = energy.energy_j(watts, 1.0 / rate)
-        each = scaled(device_power_of(cluster, used, share, factor.get("power", 1.0)), plan.devices + pool)
+        each = scaled(device_power_of(cluster, products, traffic_share, factor.get("power", 1.0)), plan.devices + pool)
         values = {
             "device_memory": Value(cluster.device.memory_bytes, "byte", "of one device, as its vendor states it"),
             "memory_per_device": Value(

@@ -9,6 +9,7 @@ from capacity.estimators import feeding, layout
 from capacity.estimators.assumptions import one_of
 from capacity.estimators.case import FORMATS, default_format, read_format
 from capacity.estimators.checkpoint import checkpoint_formats, is_gguf
+from capacity.estimators.pricing import processor
 from capacity.formulas import schedule
 from capacity.laws.engine import load_engine
 from capacity.record import Record, replace
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from capacity.estimators.case import Case
     from capacity.laws.engine import Engine
-    from capacity.spec.device import Device
 
 # Machines of one person, where models are run for one user and in 4 bits.
 PERSONAL = ("consumer", "laptop", "embedded", "phone")
@@ -135,16 +135,6 @@ def _cache_format(case: Case, engine: Engine, formats: dict[str, tuple[str, floa
     if found is None and narrow != "bf16" and "fp4" in case.cluster.device.peak_dense_flop_per_s:
         found = engine.cache_format.get("blackwell")
     return found or "bf16"
-
-
-def processor(device: Device) -> str:
-    """The kind of processor that computes: of phones and small boards the CPU."""
-    bare = device.kind == "edge" and (device.segment == "phone" or device.architecture in _WITHOUT_GPU)
-    return "CPU" if bare else device.kind
-
-
-# Architectures of small boards whose engines run on the processor cores.
-_WITHOUT_GPU = ("arm", "adreno", "riscv")
 
 
 def _weight_format(case: Case, personal: bool) -> str:

@@ -7,8 +7,8 @@ from capacity.estimators import feeding
 from capacity.estimators.lowering import Tokens, lower
 from capacity.estimators.work import Kernel, collectives, kernels, small_kernels
 from capacity.formula import scaled, sourced, total
-from capacity.laws.step import kernel_time_s
-from capacity.record import replace
+from capacity.laws.step import LEAST_TILE_ROWS, kernel_time_s
+from capacity.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,6 +73,35 @@ def launching(found: Iterable[Kernel], law: StepLaw, replay: float) -> dict[str,
             terms[name] = scaled(law.launch_s[kernel.launch], sourced(kernel.launches, "launches"))
     rest = sourced(replay, "share of a launch left in a replayed graph", law.source, "measured")
     return {part: scaled(total(terms), rest) for part, terms in parts.items()}
+
+
+class Busy(Record):
+    """How busy a step keeps a device: its products as done (padded tiles too) at the 16-bit peak, its bytes at full bandwidth, in s.
+
+    A product in fewer bits counts as much as one in 16: its multipliers draw as much, only for shorter (measured power).
+    """
+
+    compute_s: float
+    memory_s: float
+
+    def with_share(self, other: Busy, share: float) -> Busy:
+        """This, and a share of another."""
+        return Busy(self.compute_s + other.compute_s * share, self.memory_s + other.memory_s * share)
+
+
+def busy_of(found: Iterable[Kernel], machine: Machine, law: StepLaw) -> Busy:
+    """How busy kernels keep a device."""
+    compute = memory = 0.0
+    whole = machine.peak("bf16")
+    for kernel in found:
+        if kernel.work_s:
+            product, _, format = kernel.peak.partition(".")
+            narrow = machine.peak(format) / whole if product != "attention" and format else 1.0
+            done = kernel.work_s + kernel.tile_s * ops.minimum(law.tile_rows, LEAST_TILE_ROWS + kernel.rows)
+            compute = compute + done * narrow
+        if kernel.bandwidth != "link":
+            memory = memory + kernel.memory_s
+    return Busy(compute, memory)
 
 
 def joined(**tables: dict[str, float]) -> dict[str, float]:
@@ -220,13 +249,15 @@ def prefill(prompt: Prompt, engine: Engine) -> dict[str, float]:
     return parts
 
 
-def one_pass(
-    model: ModelSpec, plan: Plan, machine: Machine, engine: Engine, sequences: float, length: float
-) -> dict[str, float]:
-    """Seconds of one pass over whole sequences, or pictures, for a model that does not write."""
+def pass_kernels(model: ModelSpec, plan: Plan, machine: Machine, sequences: float, length: float) -> list[Kernel]:
+    """Kernels of one pass over whole sequences, or pictures, for a model that does not write."""
     tokens = sequences * length
     found = kernels(lower(model, feeding.feed(model, sequences, length, logits=1.0)), tokens, plan, machine)
-    found += small_kernels(model) + collectives(model, tokens, plan, machine)
+    return found + small_kernels(model) + collectives(model, tokens, plan, machine)
+
+
+def one_pass(found: list[Kernel], engine: Engine) -> dict[str, float]:
+    """Seconds of one pass of these kernels."""
     parts = joined(kernels=moving(found, engine.law), launches=launching(found, engine.law, engine.replay))
     parts["engine"] = total({"step": sourced(engine.step_s, "host time of a step", engine.source, "measured")})
     return parts

@@ -6,7 +6,7 @@ Nothing here is fitted: a step law (laws/step.py) says which share of these rate
 from __future__ import annotations
 
 from capacity.estimators import feeding
-from capacity.estimators.pricing import peak_flop_per_s
+from capacity.estimators.pricing import peak_flop_per_s, processor
 from capacity.estimators.sharding import shard_replica
 from capacity.formulas import flops, traffic
 from capacity.record import Record
@@ -109,13 +109,23 @@ class Machine(Record):
         dtype = _COMPUTED.get(format, format)
         if dtype in ("fp8", "fp4") and "fp8" not in self.cluster.device.peak_dense_flop_per_s:
             dtype = "bf16"  # narrow floats without tensor cores for them are unpacked
-        peaks = self.cluster.device.peak_dense_flop_per_s
-        if dtype == "int4" and self.cluster.device.kind in ("CPU", "edge"):
-            # Processor cores multiply narrow weights in 8-bit dot products, four to a lane.
-            if self.cluster.device.architecture in _WITH_ACCELERATORS:
-                return 4.0 * _CORES_SHARE * self.vector_flop_per_s
-            return peaks.get("int8") or 4.0 * self.vector_flop_per_s
+        if processor(self.cluster.device) == "CPU":
+            return self._cores(dtype)
         return peak_flop_per_s(self.cluster.device, dtype)[0] * self._pace(dtype) * self.pace
+
+    def _cores(self, dtype: str) -> float:
+        """Peak of products on processor cores.
+
+        Matrix units multiply what is narrow as bf16. Without them a block of narrow weights takes as many vector instructions
+        (dot products, its scale, unpacking) as its product in fp32; 16-bit floats are twice as many to a vector on ARM.
+        """
+        device, peaks = self.cluster.device, self.cluster.device.peak_dense_flop_per_s
+        vector = self.vector_flop_per_s
+        if device.architecture in _WITH_ACCELERATORS:
+            return vector * _CORES_SHARE
+        if peaks.get("bf16", 0.0) > _MATRIX_UNITS * vector:
+            return peaks["bf16"] * _MATRIX_PACE
+        return 2.0 * vector if dtype in ("bf16", "fp16") and device.architecture in _HALF_VECTORS else vector
 
     def _pace(self, dtype: str) -> float:
         """What an engine's kind of products makes of the datasheet's peak."""
@@ -146,6 +156,11 @@ class Machine(Record):
 
 # Phones, whose datasheet peaks are of the GPU and the neural processor: what the processor cores have of the former.
 _WITH_ACCELERATORS, _CORES_SHARE = ("adreno",), 0.12
+# Processors with matrix units state a bf16 peak so many times that of their vectors; of it engines get this share of what
+# they get of a vector peak (published AMX runs: 16 of 100 TFLOP/s).
+_MATRIX_UNITS, _MATRIX_PACE = 8.0, 0.25
+# Vectors of 16-bit floats since ARMv8.2.
+_HALF_VECTORS = ("apple-cpu", "arm")
 # Share of the peak that warp-wide products reach at most, where later cores have wider ones (published microbenchmarks).
 _WARP_PACE = {"hopper": 0.62, "blackwell": 0.5, "blackwell-ultra": 0.5}
 # What products with weights of a format are computed in, where it is not the format itself.

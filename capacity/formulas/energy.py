@@ -10,19 +10,24 @@ def device_power_w(
     idle_share: float,
     busy_share: float,
     compute_utilisation: float,
-    memory_utilisation: float,
-    compute_weight: float = 2.25,
-    memory_weight: float = 1.48,
+    peak_flop_per_s: float,
+    memory_bytes_per_s: float,
+    j_per_byte: float = 2.2e-10,
+    compute_weight: float = 2.73,
+    usual_flop_per_j: float = 1.41e12,
 ) -> float:
     """Mean power of a busy device.
 
     1. Idle draw is idle_share of the power limit.
-    2. The rest rises with the shares of peak compute and of bandwidth that are used, less and less as it nears
-       busy_share, where clocks give way: 1 - exp(-(compute_weight x compute + memory_weight x memory)).
-    3. The limit holds. Ignores: differences between chips (about 5 %).
+    2. Moving a byte costs about the same joules in every generation: j_per_byte x memory_bytes_per_s of the limit.
+    3. Products (any number of bits counts as 16) cost the less the denser a chip computes: compute_weight x share of peak at
+       usual_flop_per_j (H100 SXM), and by the root of the density elsewhere.
+    4. Power rises with both, less and less as it nears busy_share, where clocks give way: 1 - exp(-activity). The limit holds.
+    Ignores: differences between chips (about 5 %).
     """
-    activity = 1.0 - ops.exp(-(compute_weight * compute_utilisation + memory_weight * memory_utilisation))
-    share = idle_share + (busy_share - idle_share) * activity
+    density = (peak_flop_per_s / tdp_w / usual_flop_per_j) ** 0.5
+    activity = j_per_byte * memory_bytes_per_s / tdp_w + compute_weight * compute_utilisation * density
+    share = idle_share + (busy_share - idle_share) * (1.0 - ops.exp(-activity))
     return tdp_w * ops.minimum(share, 1.0)
 
 

@@ -15,8 +15,9 @@ from capacity.errors import CapacityError
 from capacity.estimators.case import FORMATS, read_case
 from capacity.estimators.checkpoint import has_experts
 from capacity.estimators.layout import divides_heads, expert_count
+from capacity.estimators.lowering import Tokens, lower, parameter_count
+from capacity.estimators.pricing import processor
 from capacity.estimators.serving import serving_quantities
-from capacity.estimators.serving_case import processor
 from capacity.validation import scoring
 from capacity.validation.naming import device_named, model_of_shape
 from capacity.validation.serving import baseline_of
@@ -56,6 +57,11 @@ SATURATING = 2048.0
 # Prompts where a row names none, by what is measured.
 USUAL_PROMPT = {"decode_tps": 16.0, "prefill_tps": 512.0}
 USUAL_OUTPUT = 128.0
+# Mean tokens of prompts and answers: ShareGPT as vLLM's paper counts it (Kwon et al. 2023, figure 11), articles and summaries of
+# CNN/DailyMail (See et al. 2017, in tokens).
+DATA_SETS = {"sharegpt": (161.0, 338.0), "cnn-dm": (900.0, 70.0)}
+# Share of a device's memory that weights take at most where a run is laid out for throughput.
+ROOMY = 0.7
 
 
 def validate(path: str | None) -> dict[str, Any]:
@@ -222,6 +228,8 @@ def engine_of(row: dict[str, Any], device: Device) -> str:
 
 _SMALL_HOST = re.compile(r"\bpi\b|\bcm\d|vulkan|hifive|radxa|thelio")
 _ENGINES = (
+    # What TinyChat is compared with under this name reads weights at 86 % of the bandwidth: no host is in its way.
+    ("huggingface fp16", "mlc-llm"),
     ("exllama", "exllamav2"),
     ("llama.cpp", "llama.cpp"),
     ("ollama", "llama.cpp"),
@@ -262,13 +270,13 @@ def request_of(row: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     engine = engine_of(row, device)
     precision, bits = precision_of(row, model, device, engine)
     metric = SCORED.get(word(row, "metric").lower(), "decode_tps")
-    prompt = number(row, "prompt_len")
+    usual, written = usual_lengths(row, metric)
+    prompt, output = number(row, "prompt_len"), number(row, "output_len")
     if prompt is None:
-        prompt = USUAL_PROMPT.get(metric, 16.0)
+        prompt = usual
         assumed.append(f"prompts of {prompt:g}")
-    output = number(row, "output_len")
     if output is None:
-        output = USUAL_OUTPUT
+        output = written
         assumed.append(f"answers of {output:g}")
     request: dict[str, Any] = {
         "model": model,
@@ -283,10 +291,21 @@ def request_of(row: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         "burst": 0.0,
         "sampling": "sampled" if _answers_freely(row) else "greedy",
         "output_variation": ANSWERS_VARY if _answers_freely(row) else None,
-        **layout_of(row, engine, model),
+        **layout_of(row, engine, model, device, bits or FORMATS.get(precision, (4.5, ""))[0]),
     }
     request["concurrency"] = max(round(_requests(row) / request["dp"]), 1)
     return {name: value for name, value in request.items() if value is not None}, assumed
+
+
+def usual_lengths(row: dict[str, Any], metric: str) -> tuple[float, float]:
+    """Prompt and answer where a row names neither: the means of the data set its notes name, else what its kind measures."""
+    notes = word(row, "notes").lower()
+    for name, (prompt, output) in DATA_SETS.items():
+        if name in notes:
+            beams = re.search(r"beam (\d+)", notes)
+            # Each beam is a sequence of its own that decodes.
+            return prompt, output * (float(beams[1]) if beams else 1.0)
+    return USUAL_PROMPT.get(metric, 16.0), USUAL_OUTPUT
 
 
 def _answers_freely(row: dict[str, Any]) -> bool:
@@ -294,8 +313,11 @@ def _answers_freely(row: dict[str, Any]) -> bool:
     return "energy" in word(row, "source").lower()
 
 
-def layout_of(row: dict[str, Any], engine: str, model: ModelSpec) -> dict[str, Any]:
-    """How many devices, and how the model is cut over them."""
+def layout_of(row: dict[str, Any], engine: str, model: ModelSpec, device: Device, bits: float) -> dict[str, Any]:
+    """How many devices, and how the model is cut over them.
+
+    What saturates its devices and names no width is laid out for throughput: the fewest devices that hold it with room.
+    """
     text = re.search(r"\d+", str(row.get("n_devices", "")))
     devices = max(float(text[0]) if text else 1.0, 1.0)
     sockets = "2s" in word(row, "n_devices").lower() or word(row, "n_devices").lower().endswith("s")
@@ -306,6 +328,9 @@ def layout_of(row: dict[str, Any], engine: str, model: ModelSpec) -> dict[str, A
         return {"devices": devices, "tp": 1.0, "pp": devices, "dp": 1.0}
     if tp < 1.0:
         tp = devices
+        held = parameter_count(lower(model, Tokens())) * bits / 8.0
+        while _requests(row) == SATURATING and tp > 1.0 and held < ROOMY * device.memory_bytes * tp / 2.0:
+            tp /= 2.0
     while tp > 1.0 and not divides_heads(model, tp):
         tp /= 2.0
     tp = max(tp // 1.0, 1.0)

@@ -6,6 +6,8 @@ would ask it; what a row does not say is inferred, and "assumed" says what.
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 
@@ -39,6 +41,8 @@ MOST_TP = 16.0
 WIDE_GROUPS = 16.0
 # Requests of a rank that decodes, where a run does not say.
 USUAL_BATCH = 16.0
+# Up to so many requests in flight published runs have several small workers that decode, above it one large one.
+SMALL_LOAD = 256.0
 METRICS = {"tpot_ms": "tpot", "ttft_ms": "ttft"}
 
 
@@ -142,7 +146,7 @@ def request_of(row: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         "precision": precision,
         "prompt_len": max(round((number(row, "input_len") or 1024.0) * length), 1),
         "output_len": max(round((number(row, "output_len") or 256.0) * length), 2),
-        "concurrency": batch * groups,
+        "concurrency": max(round(batch * groups), 1),
         "tp": tp,
         "pp": pp,
         "ep": ep,
@@ -156,9 +160,6 @@ def request_of(row: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         assumed.append(
             f"new requests received every {request['receive_steps']:g} steps, as published launch scripts set it here"
         )
-    if sweep and request["prompt_len"] % 1000.0 == 0.0:
-        request["burst"] = 0.0
-        assumed.append("warmed up: lengths in round thousands are of clients that measure a steady load")
     if prefix:
         request |= _pool(row, model, assumed)
     if _flag(row.get("mtp_suspect")):
@@ -178,7 +179,9 @@ def _pool(row: dict[str, Any], model: Any, assumed: list[str]) -> dict[str, Any]
     tp, groups, ep, _, _ = _widths(row, model, "prefill_", assumed)
     workers, decoders = size(row, "prefill_num_workers"), size(row, "decode_num_workers")
     if number(row, "decode_batch_size") is None:
-        assumed.append("a prefill worker for each that decodes, 16 requests a rank: the pools are not stated")
+        workers, decoders = _usual_pools(_named_load(row))
+        load = "the load its name states" if _named_load(row) else f"{USUAL_BATCH:g} requests a rank"
+        assumed.append(f"pools are not stated: {workers:g} for prompts and {decoders:g} that decode, {load}")
     return {
         "prefill_workers": workers,
         "prefill_tp": tp,
@@ -186,6 +189,22 @@ def _pool(row: dict[str, Any], model: Any, assumed: list[str]) -> dict[str, Any]
         "prefill_ep": ep,
         "dp": decoders,
     }
+
+
+_NAMED_LOAD = re.compile(r"_c(\d+)(?=_|$)")
+
+
+def _named_load(row: dict[str, Any]) -> float | None:
+    """Requests in flight where a run's name says how many ("..._c512_...")."""
+    found = _NAMED_LOAD.search(str(row.get("id", "")))
+    return max(float(found[1]), 1.0) if found else None
+
+
+def _usual_pools(load: float | None) -> tuple[float, float]:
+    """Workers that read prompts and workers that decode, as most of 154 published runs that state theirs have them."""
+    if load is None:
+        return 1.0, 1.0
+    return (1.0, min(load, 4.0)) if load <= SMALL_LOAD else (2.0, 1.0)
 
 
 def _precision(row: dict[str, Any], model: Any, assumed: list[str]) -> str:
@@ -211,7 +230,8 @@ def _widths(
     tp, groups = size(row, f"{prefix}tp_size"), size(row, f"{prefix}attention_dp_size")
     moe_tp, ep = size(row, f"{prefix}moe_tp_size"), size(row, f"{prefix}moe_ep_size")
     stated = number(row, "decode_batch_size" if prefix else "batch_size")
-    batch = stated or (USUAL_BATCH if prefix else 1.0)
+    named = _named_load(row) if prefix else None
+    batch = stated or (max(named / groups / _usual_pools(named)[1], 1.0) if named else USUAL_BATCH if prefix else 1.0)
     ranks = tp * groups
     if moe_tp == ep > 1.0 and ranks == moe_tp * ep:
         # Both widths of the experts repeat the number of devices, and their product went into the other one.
