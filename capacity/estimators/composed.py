@@ -27,6 +27,13 @@ def composed_interval(name: str, quantity: str, profile: Profile) -> Uncertain:
     return Uncertain(name, row["low"] ** power, row["high"] ** power, f"{row['source']} ({row['date']})")
 
 
+def stretched(answer: tuple[float, float, float], name: str) -> tuple[float, float, float]:
+    """A low, mid and high at least as far apart as residuals of one kind of row say, where more is doubtful than the law."""
+    row = read_toml(os.path.join(FITTED, "composed.toml"))[name]
+    low, mid, high = answer
+    return min(low, mid * row["low"]), mid, max(high, mid * row["high"])
+
+
 def step_interval(stack: Stack, device: Device, profile: Profile, *, routed: bool, anchors: float = 0.0) -> Uncertain:
     """The 90 % factor range of a step's time, by what kind of run it is; narrower where runs of the site were measured.
 

@@ -91,12 +91,13 @@ def _told(case: Case, load: Load) -> Account:
 
 def _uncertain(case: Case, service: Service) -> tuple[Uncertain, ...]:
     served = service.engine.law_name == "served"
+    alone = "cores" if processor(case.cluster.device) == "CPU" else "single"
     token, first = ("tpot_pools", "ttft_pools") if service.prefill_workers else ("tpot", "ttft")
     uncertain = [
-        composed_interval("step time", token if served else "single_token", case.profile),
-        composed_interval("prompt time", "prompt" if served else "single_prompt", case.profile),
+        composed_interval("step time", token if served else f"{alone}_token", case.profile),
+        composed_interval("prompt time", "prompt" if served else f"{alone}_prompt", case.profile),
         composed_interval("memory", "serving_memory", case.profile),
-        composed_interval("power", "power", case.profile),
+        composed_interval("power", "serving_power", case.profile),
     ]
     if served:
         uncertain.append(composed_interval("waiting", first, case.profile))

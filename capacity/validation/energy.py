@@ -16,7 +16,7 @@ from capacity.catalogue.clusters import default_cluster
 from capacity.errors import CapacityError
 from capacity.estimators.case import read_case
 from capacity.estimators.checkpoint import has_experts
-from capacity.estimators.composed import composed_interval
+from capacity.estimators.composed import composed_interval, stretched
 from capacity.estimators.layout import divides_heads, expert_count
 from capacity.estimators.power import training_share
 from capacity.estimators.serving import serving_quantities
@@ -122,7 +122,7 @@ def _training(row: dict[str, Any]) -> tuple[tuple[float, float, float], float]:
     pue = number(row, "pue") or 1.0
     energy = hours * 3600.0 * limit * pue
     share = training_share(limit / device.tdp_w)
-    spread = composed_interval("power", "power", load_profile(device))
+    spread = composed_interval("power", "run_power", load_profile(device))
     mid = energy * share
     return (mid * spread.low, mid, mid * spread.high), energy
 
@@ -155,7 +155,8 @@ def _inference(row: dict[str, Any], *, at_the_wall: bool) -> tuple[tuple[float, 
         small = _SMALL_HOST.search(word(row, "device").lower())
         host = SMALL_HOST_W if small else float(default_cluster(device).host_w)
         power, token = quantities["device_power"], quantities["tpot"]
-        answer = tuple((getattr(power, end) + host) * getattr(token, end) for end in ("low", "mid", "high"))
+        low, mid, high = ((getattr(power, end) + host) * getattr(token, end) for end in ("low", "mid", "high"))
+        answer = stretched((low, mid, high), "wall")
     limit = (device.tdp_w or 300.0) * load.plan.devices
     step = (load.memory["weights"] + load.memory["KV cache"]) / device.memory_bytes_per_s
     assumed = f"prompts of {request['prompt_len']}, {request['concurrency']} requests, {request['precision']}"

@@ -14,6 +14,7 @@ import pandas as pd
 from capacity.errors import CapacityError
 from capacity.estimators.case import FORMATS, read_case
 from capacity.estimators.checkpoint import has_experts
+from capacity.estimators.composed import stretched
 from capacity.estimators.layout import divides_heads, expert_count
 from capacity.estimators.lowering import Tokens, lower, parameter_count
 from capacity.estimators.pricing import processor
@@ -157,12 +158,16 @@ def _answers(
         else (running / token.high, running / token.mid, running / token.low),
         "prefill_tps": (prefill.low, prefill.mid, prefill.high),
     }
+    if offline:
+        answers = {name: stretched(answer, "offline") for name, answer in answers.items()}
     whole = {end: getattr(quantities["request_time"], end) for end in ("low", "mid", "high")}
     answers["latency_ms"] = (whole["low"] * 1e3, whole["mid"] * 1e3, whole["high"] * 1e3)
     rate = quantities["requests_per_s"]
-    answers["requests_per_s"] = (rate.low, rate.mid, rate.high)
+    # Rates of whole requests are of saturated devices, or of an engine with all it does beside.
+    answers["requests_per_s"] = stretched((rate.low, rate.mid, rate.high), "offline")
     tokens = prompt + output
-    answers["total_tps"] = (rate.low * tokens, rate.mid * tokens, rate.high * tokens)
+    low, mid, high = answers["requests_per_s"]
+    answers["total_tps"] = (low * tokens, mid * tokens, high * tokens)
     step = roofline["tpot"] * 1e-3
     base = {
         "decode_tps": running / step,

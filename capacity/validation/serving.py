@@ -15,6 +15,7 @@ from capacity.catalogue.clusters import default_cluster
 from capacity.errors import CapacityError
 from capacity.estimators.case import read_case
 from capacity.estimators.checkpoint import has_experts
+from capacity.estimators.composed import stretched
 from capacity.estimators.layout import divides_heads, expert_count
 from capacity.estimators.serving import serving_quantities
 from capacity.validation import scoring
@@ -106,10 +107,11 @@ def price(row: dict[str, Any]) -> tuple[dict[str, tuple[float, float, float]], d
     request, assumed = request_of(row)
     case = read_case(request)
     load, quantities = serving_quantities(case)
-    found = {}
+    found, doubt = {}, _open(row)
     for name in METRICS.values():
         quantity = quantities[name]
-        found[name] = (quantity.low * 1e3, quantity.mid * 1e3, quantity.high * 1e3)
+        answer = (quantity.low * 1e3, quantity.mid * 1e3, quantity.high * 1e3)
+        found[name] = stretched(answer, f"{name}_{doubt}") if doubt else answer
     return found, baseline_of(load), "; ".join(assumed)
 
 
@@ -261,6 +263,14 @@ def _flag(value: Any) -> bool | None:
         return bool(value)
     text = str(value).strip().lower()
     return True if text == "true" else False if text == "false" else None
+
+
+def _open(row: dict[str, Any]) -> str:
+    """What a row leaves open beside the law, by the name of its residuals; empty where it states all."""
+    if word(row, "mode") == "disagg":
+        return "unstated_pools" if number(row, "decode_batch_size") is None else ""
+    doubtful = _flag(row.get("clean")) is False or _flag(row.get("bad_width")) or _flag(row.get("mtp_suspect"))
+    return "doubtful" if doubtful else ""
 
 
 def _doubt(row: dict[str, Any]) -> str:
