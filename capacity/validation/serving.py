@@ -267,7 +267,7 @@ def _flag(value: Any) -> bool | None:
 
 def _open(row: dict[str, Any]) -> str:
     """What a row leaves open beside the law, by the name of its residuals; empty where it states all."""
-    if word(row, "mode") == "disagg":
+    if word(row, "mode").lower() == "disagg":
         return "unstated_pools" if number(row, "decode_batch_size") is None else ""
     doubtful = _flag(row.get("clean")) is False or _flag(row.get("bad_width")) or _flag(row.get("mtp_suspect"))
     return "doubtful" if doubtful else ""
