@@ -18,11 +18,13 @@ _bandwidth = argument("byte/s", positive=True)
 _rate = argument("1/s", positive=True)
 _price = argument("USD/h", positive=True)
 
+# The group of what describes any network, not a language model.
+OF_NETWORKS = "or any network, one of --module, --onnx and --checkpoint"
 # What a user would change, and nothing that must be known to begin. What the values may be is
 # checked where they are used, so that Python callers are told the same.
 COMMAND = Command(
     "estimate",
-    usage="(--params N | --model NAME | --config FILE) [options]",
+    usage="(--params N | --model NAME | --config FILE | --module NAME --input SHAPE | --onnx FILE | --checkpoint FILE) [options]",
     description="What one model costs to train and to serve: memory, time, energy, money, carbon.\n"
     "Whatever is not given is assumed, and said to be.",
     examples=(
@@ -31,6 +33,7 @@ COMMAND = Command(
         "capacity estimate --model llama-3.1-70b --mode serve --devices 4 --tp 4",
         "capacity estimate --config config.json --mode lora --device rtx-4090",
         "capacity estimate --params 7e9 --explain train.step_time",
+        "capacity estimate --module torchvision.models:resnet50 --input 64x3x224x224 --device a100-sxm-80gb",
         "capacity estimate --params 7e9 --json | jq .sections.train.verdict",
     ),
     groups=(
@@ -39,8 +42,17 @@ COMMAND = Command(
             Option("--model", metavar="NAME", help="a published model: `capacity models` lists them"),
             Option("--config", metavar="FILE", help="a Hugging Face config.json"),
         )),
+        (OF_NETWORKS, (
+            Option("--module", metavar="NAME", help="package.module:factory or file.py:factory of a torch.nn.Module; runs that code"),
+            Option("--onnx", metavar="FILE", help="an ONNX file; needs the `onnx` extra"),
+            Option("--checkpoint", metavar="FILE", help="weights: .safetensors, .gguf, a torch .pt, an index of shards, a folder; headers only"),
+            Option("--input", metavar="SHAPE", many=True, help="of an input, batch first: 8x3x224x224, 1x128:int64, NAME=SHAPE"),
+            Option("--dim", metavar="NAME=N", many=True, help="size of a dynamic axis of --onnx: batch=8"),
+            Option("--compiled", help="element-wise ops are fused, as by torch.compile"),
+            Option("--channels-last", help="images lie channels last (NHWC)"),
+        )),
         ("the work", (
-            Option("--mode", metavar="MODE", help="train, finetune, lora, rlhf or serve; otherwise train and serve"),
+            Option("--mode", metavar="MODE", help="train, finetune, lora, rlhf or serve; of a network train or infer; otherwise both"),
             Option("--tokens", metavar="N", read=_count, help="training tokens: 140B"),
             Option("--seq-len", metavar="N", read=_count, help="tokens in a training sequence: 4096"),
             Option("--batch", metavar="N", read=_count, help="sequences in a training step, over all devices"),
@@ -211,11 +223,32 @@ def question(options: dict[str, Any], *, model: bool = True) -> dict[str, Any]:
         from capacity.validation import site_of
 
         request["site"] = site_of(options["anchor"])
-    chosen = [name for name in ("params", "model", "config") if name in request]
+    chosen = [name for name in ("params", "model", "config", "module", "onnx", "checkpoint") if name in request]
     if len(chosen) > 1 or (model and not chosen):
         said = " and ".join(f"--{name}" for name in chosen) if chosen else "no model"
-        raise InputError(f"{said} given: give one of --params, --model and --config, like `--params 7e9`")
+        raise InputError(
+            f"{said} given: give one of --params, --model, --config, --module, --onnx and --checkpoint, like `--params 7e9`"
+        )
+    for name in ("compiled", "channels_last"):
+        if request.get(name) is False:
+            del request[name]
+    given = [name for name in ("input", "dim", "compiled", "channels_last") if name in request]
+    if given and not {"module", "onnx"}.intersection(chosen):
+        raise InputError(f"--{given[0].replace('_', '-')} is of a network: give --module or --onnx with it")
+    if "dim" in request:
+        request["dim"] = _dimensions(request["dim"])
     return request
+
+
+def _dimensions(given: list[str]) -> dict[str, int]:
+    """Sizes of dynamic axes by name."""
+    sizes: dict[str, int] = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        if not name or not (value.isascii() and value.isdigit() and int(value[:12]) > 0 and len(value) < 12):
+            raise InputError(f"--dim {text[:60]!r}: write the name of an axis and its size, like batch=8")
+        sizes[name] = int(value)
+    return sizes
 
 
 def _explanation(options: dict[str, Any], request: dict[str, Any]) -> str:

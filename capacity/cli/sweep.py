@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from capacity.cli.estimate import QUESTION
+from capacity.cli.estimate import OF_NETWORKS, QUESTION
 from capacity.cli.options import Command, Option, one_of, whole
 from capacity.cli.terminal import style, write
 from capacity.errors import CapacityError, InputError
@@ -63,7 +63,7 @@ COMMAND = Command(
             Option("--address", metavar="URL", help="of a cluster that is there: tcp://head:8786, spark://head:7077"),
             Option("--block-rows", metavar="N", read=whole(1, 10**8), help="rows priced, kept and resumed together: 65536"),
         )),
-        *((title, _shared(tuple(options))) for title, options in QUESTION),
+        *((title, _shared(tuple(options))) for title, options in QUESTION if title != OF_NETWORKS),
     ),
 )  # fmt: skip
 _SWEPT = {option.dest for _, group in COMMAND.groups[3:] for option in group}

@@ -24,11 +24,20 @@ if TYPE_CHECKING:
 def estimate(**request: Any) -> Estimate:
     """What a model costs to train and to serve.
 
-    Give one of `params` (7e9 or "7B"), `model` (a preset's name) and `config` (a config.json); everything else has a
+    Give one of `params` (7e9 or "7B"), `model` (a preset's name), `config` (a config.json), or of any network `module` (an
+    nn.Module or "package.module:factory", with `input` or `example_inputs`) and `onnx` (a file), or `checkpoint` (files of weights); everything else has a
     default that the answer lists. The options are those of `capacity estimate --help`, with underscores.
     Returns an Estimate: sections "train" (or "finetune", "lora") and "serve", each quantity with its 90 % interval.
     Raises CapacityError, in one line, for input that makes no sense; a model that does not fit is an answer.
     """
+    if request.get("module") is not None or request.get("onnx") is not None:
+        from capacity.estimators.network_answer import network_estimate
+
+        return network_estimate(request)
+    if request.get("checkpoint") is not None:
+        from capacity.estimators.checkpoint_answer import checkpoint_estimate
+
+        return checkpoint_estimate(request)
     if request.get("mode") == DEPLOY:
         from capacity.estimators.deployment import deployment
 
@@ -74,6 +83,14 @@ def _section(case: Case, mode: str, *, alone: bool) -> tuple[Section, dict[str, 
 
 def values(**request: Any) -> dict[str, float]:
     """The mid value of every quantity by its full name (`train.step_time`), traced when a ledger is open."""
+    if request.get("module") is not None or request.get("onnx") is not None:
+        from capacity.estimators.network_answer import network_values
+
+        return network_values(request)
+    if request.get("checkpoint") is not None:
+        from capacity.estimators.checkpoint_answer import checkpoint_values
+
+        return checkpoint_values(request)
     case = read_case(request)
     found: dict[str, float] = {}
     for mode in case.modes:

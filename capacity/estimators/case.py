@@ -246,7 +246,7 @@ def read_case(request: dict[str, Any]) -> Case:
         _check_loop(request, mode)
     elif any(name in request for name in ("prompt_len", "output_len", "concurrency")) and mode in TRAINING_MODES:
         raise InputError(f"--prompt-len, --output-len and --concurrency describe serving, not --mode {mode}; drop one")
-    cluster, profile, devices = _cluster(request, folders, assumptions)
+    cluster, profile, devices = read_cluster(request, folders, assumptions)
     kept: dict[str, Any] = {}
     if "encrypt" in request:
         from capacity.estimators.upkeep import protect
@@ -317,7 +317,7 @@ def _ahead(model: ModelSpec, mode: str | None) -> ModelSpec:
     return with_heads_ahead(model)
 
 
-def _cluster(
+def read_cluster(
     request: dict[str, Any], folders: tuple[Any, ...], assumptions: Assumptions
 ) -> tuple[Cluster, Profile, float | None]:
     """The cluster, its devices' profile, and the number of devices where the user gave one."""

@@ -373,7 +373,11 @@ def counted_flop(op: Op) -> float:
         return flops.gemm_flop(op.m, op.n, op.k)
     if op.kind == "attention":
         keys = op.keys if op.stride == 1.0 else flops.compressed_keys(op.keys, op.stride)
-        return flops.attention_flop(op.sequences, op.queries, keys, op.heads, op.key_size, op.value_size)
+        work = flops.attention_flop(op.sequences, op.queries, keys, op.heads, op.key_size, op.value_size)
+        return work if op.phase == "forward" else flops.backward_flop(work)
+    if op.kind == "recurrent":
+        work = flops.gemm_flop(op.m, op.n, op.k)
+        return work if op.phase == "forward" else flops.backward_flop(work)
     if op.kind == "conv" and op.part == "recurrent":
         return recurrence.short_convolution_flop(op.sequences, op.queries, op.n, op.k)
     if op.kind == "conv":

@@ -22,6 +22,9 @@ class Op(Record):
     stored for every `stride` tokens; keys, window, selected and cache_elements still count by token. Scan: form (the recurrence), chunk.
     elements: numbers read and written per application of an element-wise op.
     stack: which stack the op belongs to.
+    Of traced networks (capacity/spec/graph.py): kind "conv" has form "conv", "transposed" or a gradient's, m positions, n
+    channels out, k channels in of a group times taps; kind "recurrent" (form lstm, gru, rnn) has m steps of all
+    sequences, n gates times hidden, k inputs and hidden. phase: "forward" or "backward".
     """
 
     name: str
@@ -55,3 +58,5 @@ class Op(Record):
     latent: bool = False
     elements: float = 0.0
     stack: str = "decoder"
+    taps: float = 1.0
+    phase: str = "forward"

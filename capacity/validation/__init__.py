@@ -20,6 +20,7 @@ KINDS = {
     "training": "a table of training runs",
     "memory": "a table of peak memory of training",
     "platform": "what `capacity bench` kept: this machine's storage, ciphers and preparation at sizes no fit has seen",
+    "vision": "a table of images a second of vision networks, in training and inference",
     "local": "what `capacity bench` kept: this machine's laws against its workloads",
 }
 
