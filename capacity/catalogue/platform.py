@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 STORAGE, HOSTS, FAILURES, DATA = "storage", "hosts", "failures", "data"
+_CALLED = {STORAGE: "storage", HOSTS: "host", FAILURES: "failures", DATA: "kind of data"}
 KINDS = (
     "drive", "node drives", "file server", "object store", "parallel file system", "distributed file system",
     "page cache",
@@ -138,7 +139,10 @@ def _entry(section: str, name: str, folders: Iterable[str]) -> tuple[Entry, str]
     found = find(section, name, folders)
     if found is None:
         known = [*ids(section, folders), *aliases(section, folders)]
-        raise UnknownNameError(section.removesuffix("s") if section == HOSTS else section, name, known)
+        hint = (
+            "`capacity storage` lists them" if section == STORAGE else f"known are {', '.join(ids(section, folders))}"
+        )
+        raise UnknownNameError(_CALLED[section], name, known, hint)
     entry = read_entry(*found)
     key = entry.text("id")
     if not found[0].endswith((f"/{key}.toml", f"\\{key}.toml")):

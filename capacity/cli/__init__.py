@@ -23,6 +23,7 @@ COMMANDS = {
     "sweep": "thousands to millions of cases, each with every quantity",
     "devices": "list, search and show the devices of the catalogue",
     "models": "list, search and show the models of the catalogue",
+    "storage": "list, search and show the storage systems of the catalogue",
     "compress": "ways to make a model smaller, what they bring and what they cost",
     "kernel": "how long one kernel takes on a device",
     "bench": "measure this machine: kernels, training, compressed inference",

@@ -2,6 +2,8 @@
 
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,31 @@ date = "2026-11"
     (folder / "mine.toml").write_text(text.replace(', source = "me" }', " }"))
     with pytest.raises(FileFormatError, match="source"):
         load_storage("mine", (str(tmp_path),))
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_command_lists_and_shows_storage(width, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    for arguments in ((), ("lustre",), ("aws-s3",), ("hdfs",)):
+        assert main(["storage", *arguments]) == 0
+        text = capsys.readouterr().out
+        assert max(map(len, text.splitlines())) <= width
+    assert "[2]" in text
+    assert main(["storage", "lustre", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["storage"]
+    assert len(found) >= 6
+    assert all(one["sources"]["read_bytes_per_s"] for one in found)
+    assert main(["storage", "gpfs"]) == 2
+    assert "did you mean" in capsys.readouterr().err
+
+
+def test_an_estimate_that_does_not_ask_loads_nothing_of_it():
+    code = "import sys; from capacity.estimators.answer import estimate; estimate(params=7e9); print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(run.stdout.split())
+    assert "capacity.estimators.training" in loaded
+    beside = ("platform", "upkeep", "protection", "dataset", "deployment", "platform_serving")
+    assert not loaded & {f"capacity.estimators.{name}" for name in beside}
 
 
 def test_the_entry_of_the_page_is_one(tmp_path):
