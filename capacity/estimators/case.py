@@ -409,7 +409,7 @@ def _drives(cluster: Cluster, request: dict[str, Any], assumptions: Assumptions)
     given = number("--nvme-bandwidth", request.get("nvme_bandwidth"), "byte/s", 1e6, 1e13)
     if request.get("offload_to") == "nvme":
         usual = cluster.nvme_bytes_per_s or NVME_BYTES_PER_S_PER_DEVICE * cluster.devices_per_node
-        return assumptions.take("drives of a node", given, usual, "byte/s", "a PCIe 4.0 drive a device")
+        return assumptions.take("drives of a node", given, usual, "byte/s", "a PCIe 4.0 drive a device (samsung2020)")
     if given is not None:
         raise InputError("--nvme-bandwidth is of drives, and nothing is offloaded to them: add --offload-to nvme")
     return cluster.nvme_bytes_per_s

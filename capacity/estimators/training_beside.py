@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from capacity.estimators.case import Case
     from capacity.estimators.training_run import Run
 
-# Megatron-LM's defaults: 100 batches after every 1,000 steps.
+# Megatron-LM's defaults (megatron2024): 100 batches after every 1,000 steps.
 EVAL_INTERVAL, EVAL_BATCHES = 1000.0, 100.0
 # GPT-3's warm-up of the batch: from 32 thousand tokens a step, over 12 of its 300 billion tokens.
 RAMP_FROM_TOKENS, RAMP_SHARE = 32768.0, 0.04
@@ -73,14 +73,14 @@ def read_beside(case: Case, tokens: float, seq_len: float, batch: float) -> dict
             case.number("eval_interval", "1", 1.0, 1e12, whole=True),
             EVAL_INTERVAL,
             "1",
-            "steps; Megatron-LM's default",
+            "steps; Megatron-LM's default (megatron2024)",
         )
         found["eval_tokens"] = take(
             "evaluation tokens",
             case.number("eval_tokens", "1", 1.0, 1e15),
             EVAL_BATCHES * batch * seq_len,
             "1",
-            "100 global batches, Megatron-LM's default",
+            "100 global batches, Megatron-LM's default (megatron2024)",
         )
     if "ramp_tokens" in request or "ramp_from" in request:
         found["ramp_tokens"] = take(
@@ -88,14 +88,14 @@ def read_beside(case: Case, tokens: float, seq_len: float, batch: float) -> dict
             case.number("ramp_tokens", "1", 1.0, 1e17),
             RAMP_SHARE * tokens,
             "1",
-            "4 % of the run, as GPT-3's",
+            "4 % of the run, as GPT-3's (brown2020)",
         )
         found["ramp_from"] = take(
             "batch ramp from",
             case.number("ramp_from", "1", 1.0, 1e8, whole=True),
             ops.maximum(ops.minimum(RAMP_FROM_TOKENS // seq_len, batch / 2.0), 1.0),
             "1",
-            "sequences; 32k tokens, as GPT-3's",
+            "sequences; 32k tokens, as GPT-3's (brown2020)",
         )
         first, over = found["ramp_from"], found["ramp_tokens"]
         refuse(

@@ -284,7 +284,12 @@ def _traffic(model: ModelSpec, workload: Workload, plan: Plan, network: Network)
         message = tokens * block.hidden * width
         name = f"blocks {index}"
         if ops.anywhere(plan.tp > 1.0):
-            each = network.ring_s(message, plan.tp, 1.0, 2.0)
+            # With sequence parallelism each is a gathering and a scattering reduction.
+            each = (
+                network.ring_s(message, plan.tp, 1.0, 2.0)
+                if plan.sequence_parallel
+                else network.all_reduce_s(message, plan.tp, 1.0)
+            )
             whole = ops.where(etp == 1.0, 0.0, 1.0)
             reductions = sum(whole if isinstance(layer, Experts) else 1.0 for layer in block.sublayers)
             tensor[name] = scaled(each, block.count * reductions)
@@ -408,15 +413,23 @@ def _data(local: Local, workload: Workload, plan: Plan, network: Network, pricer
         found["gather"] = ops.where(sharded, network.ring_s(gathered, plan.shards, plan.tp, 1.0), 0.0)
         found["gathers"] = 3.0 if trained else 2.0
         if ops.anywhere(plan.replicas > 1.0):
-            across = network.ring_s(gradients / plan.shards, plan.replicas, plan.tp * plan.shards, 2.0)
+            across = network.all_reduce_s(gradients / plan.shards, plan.replicas, plan.tp * plan.shards)
             found["reduce"] = ops.where(sharded, across, 0.0)
     if trained and ops.anywhere(whole):
         copies = ops.maximum(plan.ranks * plan.tp / (plan.ep * etp), 1.0)
         routed = memory.gradient_bytes(sourced(local.experts, "expert weights of one device"), 2.0)
+        # Sharded states take their part of the sum and give their part of the weights: two passes of a ring.
         reduced = total(
             {
-                "dense": network.ring_s(gradients, plan.ranks, plan.tp, 2.0),
-                "experts": network.ring_s(routed, copies, plan.ep * etp, 2.0),
+                name: ops.where(
+                    plan.zero >= 1,
+                    network.ring_s(message, ranks, stride, 2.0),
+                    network.all_reduce_s(message, ranks, stride),
+                )
+                for name, message, ranks, stride in (
+                    ("dense", gradients, plan.ranks, plan.tp),
+                    ("experts", routed, copies, plan.ep * etp),
+                )
             }
         )
         found["reduce"] = ops.where(whole, reduced, found["reduce"])

@@ -24,6 +24,63 @@ def ring_time_s(
     return ops.where(ranks > 1.0, base_latency_s + steps * latency_s + moved / bytes_per_s, 0.0 * base_latency_s)
 
 
+@formula(unit="s", symbol="\\alpha", cite="nccl2024")
+def step_latency_s(ranks: float, nodes: float, intra_latency_s: float, inter_latency_s: float) -> float:
+    """Mean latency of a step of a ring that passes every node once: nodes of its steps leave one."""
+    inside = (ranks - nodes) * intra_latency_s
+    return (inside + (nodes - 1.0) * inter_latency_s) / ops.maximum(ranks - 1.0, 1.0)
+
+
+@formula(unit="s", symbol="t_tree", cite="sanders2009, nccl2024")
+def tree_time_s(
+    message_bytes: float,
+    ranks_per_node: float,
+    nodes: float,
+    bytes_per_s: float,
+    intra_latency_s: float,
+    inter_latency_s: float,
+    base_latency_s: float = 0.0,
+    tree_share: float = 0.9,
+) -> float:
+    """An all-reduce over two binary trees of nodes, chains inside them.
+
+    1. The message goes up and comes down once; both trees together use links both ways, at `tree_share` of a ring's pace.
+    2. Each way is a chain through a node and log2(nodes) hops between nodes.
+    """
+    hops = (ranks_per_node - 1.0) * intra_latency_s + ops.log(nodes) / ops.log(2.0) * inter_latency_s
+    return base_latency_s + 2.0 * hops + 2.0 * message_bytes / (tree_share * bytes_per_s)
+
+
+@formula(unit="s", symbol="t_2D", cite="cho2019")
+def hierarchical_time_s(
+    message_bytes: float,
+    ranks_per_node: float,
+    nodes: float,
+    intra_bytes_per_s: float,
+    inter_bytes_per_s: float,
+    intra_latency_s: float,
+    inter_latency_s: float,
+    base_latency_s: float = 0.0,
+    passes: float = 2.0,
+) -> float:
+    """An all-reduce in two dimensions: scattered inside a node, reduced between like ranks of nodes, gathered inside.
+
+    1. Inside, (ranks - 1) / ranks of the message is sent each way; between nodes a rank's share of it, over its own adapter.
+    2. passes: 2 (nodes - 1) / nodes of the share between nodes on a ring, or 1 where switches reduce it on its way.
+    3. Pieces follow each other, so that the slower of both dimensions sets the pace.
+    """
+    inside = 2.0 * (ranks_per_node - 1.0) / ranks_per_node * message_bytes / intra_bytes_per_s
+    between = passes * (nodes - 1.0) / nodes * message_bytes / ranks_per_node / inter_bytes_per_s
+    hops = 2.0 * (ranks_per_node - 1.0) * intra_latency_s + passes * (nodes - 1.0) * inter_latency_s
+    return base_latency_s + hops + ops.maximum(inside, between)
+
+
+@formula(unit="s", symbol="t_switch", cite="klenk2020, nccl2024")
+def switch_time_s(message_bytes: float, bytes_per_s: float, latency_s: float, base_latency_s: float = 0.0) -> float:
+    """An all-reduce by switches inside a node: every device sends the message once and receives the sum once, at a time."""
+    return base_latency_s + 2.0 * latency_s + message_bytes / bytes_per_s
+
+
 @formula(unit="s", symbol="t_a2a")
 def all_to_all_time_s(
     message_bytes: float, ranks: float, bytes_per_s: float, latency_s: float, base_latency_s: float = 0.0
