@@ -36,7 +36,7 @@ def capacity(*arguments, **environment):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["estmate"], "did you mean estimate?"),
+        (["estmate"], "did you mean estimate"),
         (["estimate"], "give one of --params, --model and --config"),
         (["estimate", "--parms", "7e9"], "did you mean --params"),
         (["estimate", "--params=7e9", "--tokns=1"], "did you mean --tokens"),
