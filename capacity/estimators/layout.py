@@ -167,7 +167,9 @@ _WORK = (
 )
 # A layout that loses no more than this of its step is taken at once; otherwise others are priced, up to so many.
 _GOOD_ENOUGH = 0.2
-_MOST_PRICED = 120
+MOST_PRICED = 120
+# A layout replaces the best so far where its step takes clearly less.
+CLEARLY = 0.99
 
 
 def choose_training_plan(
@@ -187,31 +189,38 @@ def choose_training_plan(
     """
     stated = stated_plan(model, workload, given, devices)
     if stated is not None:
-        held = training_memory(model, weights, workload, stated, _rounds(workload, stated), context_bytes)
+        held = training_memory(model, weights, workload, stated, rounds_of(workload, stated), context_bytes)
         return stated, fits(held, cluster)
     best = thriftiest = None
     best_s = least = inf
     priced = 0
-    for plan in _candidates(model, workload, cluster, given, devices):
-        held = training_memory(model, weights, workload, plan, _rounds(workload, plan), context_bytes)
+    for plan, _ in candidates(model, workload, cluster, given, devices):
+        held = training_memory(model, weights, workload, plan, rounds_of(workload, plan), context_bytes)
         if sum(held.values()) < least:
             thriftiest, least = plan, sum(held.values())
         if not fits(held, cluster):
             continue
-        wide = _widen(model, weights, workload, cluster, plan, given, context_bytes)
+        wide = widen(model, weights, workload, cluster, plan, given, context_bytes)
         parts = price(wide)
         step = sum(parts.values())
-        if step < best_s * 0.99:
+        if step < best_s * CLEARLY:
             best, best_s = wide, step
         priced += 1
-        if sum(parts.get(name, 0.0) for name in _WORK) >= (1.0 - _GOOD_ENOUGH) * step or priced == _MOST_PRICED:
+        if good_enough(parts, step) or priced == MOST_PRICED:
             break
     if thriftiest is None:
-        raise InputError(_illegal(model, given, devices)(first))
+        raise InputError(illegal(model, given, devices)(first))
     return (best, True) if best is not None else (thriftiest, False)
 
 
-def _illegal(model: ModelSpec, given: dict[str, Any], devices: float) -> Message:
+def good_enough(parts: dict[str, Any], step: Any) -> Any:
+    """Whether so much of a step is work that no other layout need be priced."""
+    return sum(parts.get(name, 0.0) for name in _WORK) >= (1.0 - _GOOD_ENOUGH) * step
+
+
+def illegal(model: ModelSpec, given: dict[str, Any], devices: float) -> Message:
+    """What to say where no layout of what the user fixed is legal."""
+
     def message(row: Callable[[Any], Any]) -> str:
         numbers = {name: row(value) for name, value in given.items()}
         fixed = ", ".join(f"{name} {value:g}" for name, value in numbers.items() if isinstance(value, float))
@@ -246,7 +255,7 @@ def stated_plan(model: ModelSpec, workload: Workload, given: dict[str, Any], dev
         (devices % (tp * pp * cp) != 0.0)
         | (given.get("dp", dp) * tp * pp * cp != devices)
         | (dp * micro_batch > ops.maximum(workload.global_batch, 1.0)),
-        _illegal(model, given, devices),
+        illegal(model, given, devices),
     )
     chunks = given.get("interleave")
     return Plan(
@@ -267,70 +276,75 @@ def _micro_batches(workload: Workload, dp: float, given: dict[str, Any]) -> floa
     return ops.maximum(workload.global_batch / (dp * given.get("micro_batch", 1.0)), 1.0)
 
 
-def _rounds(workload: Workload, plan: Plan) -> float:
+def rounds_of(workload: Workload, plan: Plan) -> float:
+    """Micro-batches of a step, one at least."""
     return ops.maximum(workload.global_batch / (plan.dp * plan.micro_batch), 1.0)
 
 
-def _candidates(
+def candidates(
     model: ModelSpec, workload: Workload, cluster: Cluster, given: dict[str, Any], devices: float
-) -> Iterator[Plan]:
-    """Legal layouts in order of preference."""
-    node = float(cluster.devices_per_node)
+) -> Iterator[tuple[Plan, Any]]:
+    """Layouts in order of preference, each with whether it is legal; of columns of cases, with the rows it is legal in."""
+    node = cluster.devices_per_node
     layers = feeding.layer_count(model)
     experts = expert_count(model)
-    cp = given.get("cp", 1.0)
+    cp, micro_batch = given.get("cp", 1.0), given.get("micro_batch", 1.0)
     kept = {name: given[name] for name in _KEPT if name in given}
-    tps = [given["tp"]] if "tp" in given else [tp for tp in _powers(node) if divides_heads(model, tp)]
-    pps = [given["pp"]] if "pp" in given else [pp for pp in _powers(64.0) if layers / pp >= 2.0 or pp == 1.0]
-    grids = sorted(
-        (
-            (tp, pp)
-            for tp in tps
-            for pp in pps
-            if devices % (tp * pp * cp) == 0.0
-            and ("dp" not in given or given["dp"] * tp * pp * cp == devices)
-            and devices / (tp * pp * cp) * given.get("micro_batch", 1.0) <= max(workload.global_batch, 1.0)
-        ),
+    tps = [given["tp"]] if "tp" in given else _powers(node)
+    pps = [given["pp"]] if "pp" in given else _powers(64.0)
+    grids = [(tp, pp) for tp in tps for pp in pps]
+    if len(tps) > 1 and len(pps) > 1:
         # Fewest ways of cutting first; a pipeline only once the node is used up.
-        key=lambda grid: (grid[0] * grid[1], grid[1]),
-    )
+        grids.sort(key=lambda grid: (grid[0] * grid[1], grid[1]))
     recomputes = [given["recompute"]] if "recompute" in given else ["none", "selective", "full"]
+    eps = [given["ep"]] if "ep" in given else [1.0, 8.0, 32.0, 64.0] if ops.anywhere(experts > 0.0) else [1.0]
     for recompute in recomputes:
         for tp, pp in grids:
             dp = devices / (tp * pp * cp)
-            for zero in [given["zero"]] if "zero" in given else ([1, 3] if pp == 1.0 and dp * cp > 1.0 else [1]):
-                for ep in _expert_degrees(experts, dp, given):
-                    yield Plan(
+            legal = (
+                (devices % (tp * pp * cp) == 0.0)
+                & (given.get("dp", dp) * tp * pp * cp == devices)
+                & (dp * micro_batch <= ops.maximum(workload.global_batch, 1.0))
+            )
+            if "tp" not in given:
+                legal = legal & (tp <= node) & divides_heads(model, tp)
+            if "pp" not in given:
+                legal = legal & ((pp == 1.0) | (layers / pp >= 2.0))
+            if not ops.anywhere(legal):
+                continue
+            chunks = given.get("interleave")
+            if chunks is None:
+                chunks = usual_chunks(model, pp, _micro_batches(workload, dp, given))
+            for zero in [given["zero"]] if "zero" in given else [1, 3]:
+                whole = "zero" in given or zero == 1 or (pp == 1.0) & (dp * cp > 1.0)
+                for ep in eps:
+                    dealt = "ep" in given or ep == 1.0 or (experts % ep == 0.0) & (dp % ep == 0.0)
+                    here = legal & whole & dealt
+                    if not ops.anywhere(here):
+                        continue
+                    plan = Plan(
                         dp=dp,
                         tp=tp,
                         pp=pp,
                         ep=ep,
-                        zero=int(zero),
-                        interleave=given.get("interleave")
-                        or usual_chunks(model, pp, _micro_batches(workload, dp, given)),
-                        micro_batch=given.get("micro_batch", 1.0),
+                        zero=zero if ops.is_column(zero) else int(zero),
+                        interleave=chunks,
+                        micro_batch=micro_batch,
                         recompute=str(recompute),
                         cp=cp,
                         **kept,
                     )
-
-
-def _expert_degrees(experts: float, dp: float, given: dict[str, Any]) -> list[float]:
-    if "ep" in given:
-        return [given["ep"]]
-    if not experts:
-        return [1.0]
-    return [ep for ep in (1.0, 8.0, 32.0, 64.0) if experts % ep == 0.0 and dp % ep == 0.0] or [1.0]
+                    yield plan, here
 
 
 def _powers(most: float) -> list[float]:
     powers = [1.0]
-    while powers[-1] * 2.0 <= most:
+    while ops.anywhere(powers[-1] * 2.0 <= most):
         powers.append(powers[-1] * 2.0)
     return powers
 
 
-def _widen(
+def widen(
     model: ModelSpec,
     weights: Weights,
     workload: Workload,
@@ -342,15 +356,17 @@ def _widen(
     """Larger micro-batches while they fit: fewer, larger kernels; up to 16,384 tokens."""
     if "micro_batch" in given:
         return plan
+    least = ops.where(plan.pp > 1.0, 4.0 * plan.pp, 1.0)
+    wider: Any = True
     while True:
-        wider = replace(plan, micro_batch=plan.micro_batch * 2.0)
-        rounds = workload.global_batch / (wider.dp * wider.micro_batch)
-        too_few = rounds < (4.0 * plan.pp if plan.pp > 1.0 else 1.0) or not rounds.is_integer()
-        if too_few or wider.micro_batch * workload.seq_len > 16384.0:
+        larger = replace(plan, micro_batch=plan.micro_batch * 2.0)
+        rounds = workload.global_batch / (larger.dp * larger.micro_batch)
+        enough = (rounds >= least) & (rounds == ops.floor(rounds))
+        wider = wider & enough & (larger.micro_batch * workload.seq_len <= 16384.0)
+        if not ops.anywhere(wider):
             return plan
-        if not fits(training_memory(model, weights, workload, wider, rounds, context_bytes), cluster):
-            return plan
-        plan = wider
+        wider = wider & fits(training_memory(model, weights, workload, larger, rounds, context_bytes), cluster)
+        plan = replace(plan, micro_batch=ops.where(wider, larger.micro_batch, plan.micro_batch))
 
 
 def fewest_training_devices(

@@ -59,6 +59,8 @@ def lower(model: ModelSpec, tokens: Tokens, *, mtp: bool = False) -> tuple[Op, .
     if known is not None and known[0] is model:
         return known[1]
     table = tuple(_lower(model, tokens, mtp))
+    if any(column.is_column(op.weight_elements) or column.is_column(op.count) for op in table):
+        return table
     if len(_tables) >= _MOST_TABLES:
         _tables.clear()
     _tables[key] = (model, table)

@@ -3,7 +3,8 @@
 1. Rows are grouped by what is structure: which options are given, every word, and what models are made of.
 2. Each model of a group is built once; its sizes become columns (`stacking`).
 3. A chunk of a group that fits the cache is one call of the estimators, whose numbers are columns.
-4. What cannot be a column is estimated row by row, each case once, and counted.
+4. Where layouts are to be searched, a candidate is tried on all rows that are still open (`search`).
+5. What cannot be a column is estimated row by row, each case once, and counted.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from capacity.estimators import layout
 from capacity.estimators.assumptions import number
 from capacity.estimators.case import KEYS, PLATFORM_KEYS, read_case
 from capacity.estimators.lowering import Tokens, lower
-from capacity.estimators.refusal import RefusedError, at, noting
+from capacity.estimators.refusal import RefusedError, at, noting, refuse
 from capacity.estimators.training import account, case_fewest, priced, run_values, with_ranges
 from capacity.estimators.training_memory import weights_of
 from capacity.estimators.training_run import price_run, read_workload
 from capacity.importers.shape import infer_shape, plausible_shapes
 from capacity.record import Record, replace
 from capacity.spec.workload import TRAINING_MODES
+from capacity.sweeps.search import choose, rows_of
 from capacity.sweeps.stacking import bare, signature, template
 
 if TYPE_CHECKING:
@@ -32,13 +34,19 @@ if TYPE_CHECKING:
 
     from capacity.estimators.case import Case
     from capacity.estimators.refusal import Refused
+    from capacity.estimators.training_run import Run
     from capacity.spec.estimate import Quantity
     from capacity.spec.model import ModelSpec
+    from capacity.spec.workload import Workload
 
     Column = np.ndarray
 
 # Rows priced in one call: the columns that are alive at a time fit a core's own cache, and Python's share is small.
 CHUNK_ROWS = 16384
+# Modes whose rows can be columns.
+COLUMNAR = ("train", "finetune", "lora")
+# From so many rows on layouts are searched as columns, so many at a time.
+SEARCHED_ROWS, SEARCHED_CHUNK = 200, 4096
 # Words of fewer rows are told apart without pandas.
 FEW_ROWS = 1000
 # Options that are numbers, which text may spell ("7B"); rows that differ in any other are different in structure.
@@ -156,6 +164,12 @@ class _Group:
     def rows(self) -> int:
         """How many."""
         return len(self.where)
+
+    def part(self, part: slice) -> _Group:
+        """Some of the rows."""
+        numbers = {key: column[part] for key, column in self.numbers.items()}
+        codes = None if self.codes is None else self.codes[part]
+        return _Group(self.where[part], self.words, numbers, self.models, codes, self.error)
 
     @property
     def modes(self) -> tuple[str, ...]:
@@ -281,41 +295,89 @@ def _price_group(group: _Group, mode: str, found: _Found, chunk_rows: int) -> No
     if group.error is not None:
         found.errors[group.where] = group.error
         return
-    if mode not in TRAINING_MODES or not _is_columnar(group):
+    stated = _is_stated(group)
+    if mode not in COLUMNAR or not group.models or not (stated or group.rows >= SEARCHED_ROWS) or _is_beside(group):
         _price_singly(group, mode, found)
         return
-    make = template(group.models) if group.models else None
+    make = template(group.models)
     fewest = _fewest(group, mode, make)
+    chunk_rows = chunk_rows if stated else min(chunk_rows, SEARCHED_CHUNK)
     for start in range(0, group.rows, chunk_rows):
         part = slice(start, start + chunk_rows)
-        where = group.where[part]
+        try:
+            if stated:
+                _price_stated(group, mode, part, make, fewest, found)
+            else:
+                _price_searched(group, mode, part, make, fewest, found)
+        except (ArithmeticError, IndexError, TypeError, ValueError):
+            # Something that takes no columns yet: nobody is left without an answer for that.
+            _price_singly(group.part(part), mode, found)
+
+
+def _price_stated(group: _Group, mode: str, part: slice, make: Any, fewest: Column | None, found: _Found) -> None:
+    """A chunk of rows whose layouts are given."""
+    where = group.where[part]
+    with noting() as refused:
+        try:
+            case = _case(group, mode, part, make)
+            workload, devices = read_workload(case)
+            run = price_run(case, case.model, workload, case.cluster, devices)
+            _tell(found, where, mode, case, workload, devices, run, None if fewest is None else _thin(fewest[part]))
+        except CapacityError as error:
+            _refuse_all(refused, error, len(where))
+    _note(found, where, refused)
+
+
+def _price_searched(group: _Group, mode: str, part: slice, make: Any, fewest: Column | None, found: _Found) -> None:
+    """A chunk of rows whose layouts are searched first, a candidate at a time over all of them."""
+    where = group.where[part]
+    rows = len(where)
+    with noting() as refused:
+        try:
+            case = _case(group, mode, part, make)
+            workload, devices = read_workload(case)
+            shut = np.zeros(rows, dtype=bool)
+            for condition, _ in refused:
+                shut |= condition
+            choice = choose(case, workload, devices, rows, shut)
+            refuse((choice.policy < 0) & ~shut, layout.illegal(case.model, choice.given, devices))
+        except CapacityError as error:
+            _refuse_all(refused, error, rows)
+            _note(found, where, refused)
+            return
+    _note(found, where, refused)
+    for here, plan in choice.layouts():
+        one, work, all_devices = rows_of((case, workload, devices), here, rows)
+        known = None if fewest is None else _thin(fewest[part][here])
         with noting() as refused:
             try:
-                values = _priced(group, mode, part, make, fewest, intervals=found.intervals)
+                layout.check(one.model, plan, all_devices)
+                run = price_run(one, one.model, work, one.cluster, all_devices, plan=plan)
+                run = replace(run, fits=choice.fits[here])
+                _tell(found, where[here], mode, one, work, all_devices, run, known)
             except CapacityError as error:
-                # The same is wrong in every row; what to tell each may still differ.
-                told = error.message if isinstance(error, RefusedError) else partial(_said, str(error))
-                refused.append((np.ones(len(where), dtype=bool), told))
-                values = {}
-        for name, value in values.items():
-            found.put(where, f"{mode}.{name}", value)
-        _note(found, where, refused)
+                _refuse_all(refused, error, len(here))
+        _note(found, where[here], refused)
+
+
+def _tell(
+    found: _Found, where: Column, mode: str, case: Case, workload: Workload, devices: float, run: Run, fewest: Any
+) -> None:
+    """Give rows the quantities of their runs."""
+    told = account(case, run, fewest=fewest)
+    ends = _ends(with_ranges(case, workload, devices, run, told)[0]) if found.intervals else {}
+    for name, value in (run_values(run, told) | ends | {"fits": run.fits}).items():
+        found.put(where, f"{mode}.{name}", value)
+
+
+def _refuse_all(refused: Refused, error: CapacityError, rows: int) -> None:
+    """The same is wrong in every row; what to tell each may still differ."""
+    told = error.message if isinstance(error, RefusedError) else partial(_said, str(error))
+    refused.append((np.ones(rows, dtype=bool), told))
 
 
 def _said(text: str, _: Any) -> str:
     return text
-
-
-def _priced(
-    group: _Group, mode: str, part: slice, make: Any, fewest: Column | None, *, intervals: bool
-) -> dict[str, Any]:
-    """Quantities of a chunk of a group."""
-    case = _case(group, mode, part, make)
-    workload, devices = read_workload(case)
-    run = price_run(case, case.model, workload, case.cluster, devices)
-    told = account(case, run, fewest=None if fewest is None else _thin(fewest[part]))
-    ends = _ends(with_ranges(case, workload, devices, run, told)[0]) if intervals else {}
-    return run_values(run, told) | ends | {"fits": run.fits}
 
 
 def _ends(quantities: Mapping[str, Quantity]) -> dict[str, float]:
@@ -326,11 +388,14 @@ def _ends(quantities: Mapping[str, Quantity]) -> dict[str, float]:
     return found
 
 
-def _is_columnar(group: _Group) -> bool:
-    """Whether rows can be columns: no layout has to be searched, and nothing is asked of the platform under them."""
-    given = {*group.words, *group.numbers}
-    stated = bool(group.models) and layout.leaves_nothing_open(group.models[0][0], given)
-    return stated and given.isdisjoint(PLATFORM_KEYS)
+def _is_stated(group: _Group) -> bool:
+    """Whether no layout has to be searched."""
+    return bool(group.models) and layout.leaves_nothing_open(group.models[0][0], {*group.words, *group.numbers})
+
+
+def _is_beside(group: _Group) -> bool:
+    """Whether something is asked about the platform under the rows, which takes no columns."""
+    return not {*group.words, *group.numbers}.isdisjoint(PLATFORM_KEYS)
 
 
 def _case(group: _Group, mode: str, part: Any, make: Any) -> Case:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import capacity
 from capacity.errors import CapacityError
+from capacity.sweeps import columns
 from capacity.sweeps.columns import answer_columns, estimate_columns
 
 DEGREES = st.sampled_from([1.0, 1.0, 2.0, 3.0, 4.0, 8.0, 16.0])
@@ -51,10 +52,11 @@ DEVICES = ("h100-sxm", "a100-sxm-80gb", "tpu-v5p", "mi300x")
 
 
 @st.composite
-def requests(draw):
-    """Columns of a few rows, some values left out."""
+def requests(draw, *, whole=True):
+    """Columns of a few rows, with a layout that is whole or left open in part."""
     rows = draw(st.integers(1, 6))
-    what = draw(st.sampled_from(MODELS)) | LAYOUT
+    kept = sorted(LAYOUT) if whole else draw(st.sets(st.sampled_from(sorted(LAYOUT)), max_size=3))
+    what = draw(st.sampled_from(MODELS)) | {name: LAYOUT[name] for name in kept}
     what |= {name: OTHERS[name] for name in draw(st.sets(st.sampled_from(sorted(OTHERS)), max_size=6))}
     request = {name: draw(st.lists(values, min_size=rows, max_size=rows)) for name, values in what.items()}
     request["device"] = [draw(st.sampled_from(DEVICES)) for _ in range(rows)]
@@ -62,12 +64,25 @@ def requests(draw):
     return {"mode": mode} | {name: np.array(values) for name, values in request.items()}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(requests())
 def test_columns_equal_single_estimates(request):
+    answer = equal_to_single_estimates(request)
+    assert answer.singly == 0 or not {"ep", "params"} & set(request)  # of experts the degree is searched
+
+
+@settings(max_examples=10, deadline=None)
+@given(requests(whole=False))
+def test_searched_layouts_are_those_of_single_estimates(request):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns, "SEARCHED_ROWS", 0)
+        assert equal_to_single_estimates(request).singly == 0
+
+
+def equal_to_single_estimates(request):
     mode = request["mode"]
     answer = answer_columns(request)
-    for row in range(len(request["tp"])):
+    for row in range(len(request["device"])):
         alone = {
             name: value if isinstance(value, str) else value[row].item()
             for name, value in request.items()
@@ -88,7 +103,7 @@ def test_columns_equal_single_estimates(request):
             assert answer.quantities[name][row] == pytest.approx(value, rel=1e-9), name
         others = {name: column[row] for name, column in answer.quantities.items() if name not in told}
         assert all(value == 0.0 or math.isnan(value) for value in others.values()), others
-    assert answer.singly == 0 or "ep" not in request
+    return answer
 
 
 def test_chunks_of_any_size_give_the_same_rows():

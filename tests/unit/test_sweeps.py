@@ -226,20 +226,8 @@ def test_memory_does_not_grow_with_rows(tmp_path):
 
 def test_the_command(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    fixed = [
-        "--mode",
-        "train",
-        "--model",
-        "llama-3.1-70b",
-        "--devices",
-        "64",
-        "--batch",
-        "512",
-        "--zero",
-        "1",
-        "--micro-batch",
-        "1",
-    ]
+    fixed = ["--mode", "train", "--model", "llama-3.1-70b", "--devices", "64", "--batch", "512", "--zero", "1"]
+    fixed += ["--micro-batch", "1"]
     axes = ["--sweep", "tp=1,2,3,8", "--sweep", "pp=1:4:x2", "--sweep", "recompute=none,full"]
     out = str(tmp_path / "rows.csv")
     assert main(["sweep", *fixed, *axes, "--pareto", "time,memory", "--output", out]) == 0
