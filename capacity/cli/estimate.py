@@ -126,7 +126,7 @@ COMMAND = Command(
             Option("--etp", metavar="N", read=whole(), help="tensor parallelism of each expert; as --tp"),
             Option("--replicas", metavar="N", read=whole(), help="copies of sharded weights (HSDP)"),
             Option("--schedule", metavar="NAME", help="of the pipeline: 1f1b, gpipe, zero-bubble or dualpipe"),
-            Option("--offload", metavar="WHAT", help="to the host: optimizer, parameters, activations; with commas"),
+            Option("--offload", metavar="WHAT", help="to the host: optimizer, parameters, activations, with commas; or none"),
             Option("--offload-to", metavar="WHERE", help="of the host: cpu (its memory) or nvme (its drives)"),
             Option("--nvme-bandwidth", metavar="RATE", read=_bandwidth, help="of all drives of a node: 25GB/s"),
             Option("--recompute", metavar="WHAT", help="none, selective, full or parts: attention,norms,activations,latent,ffn,experts"),

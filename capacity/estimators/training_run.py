@@ -214,11 +214,13 @@ def given_plan(case: Case, devices: float) -> dict[str, Any]:
     if share is not None:
         given["recompute_share"] = share
     offload = str(case.request.get("offload") or "")
-    if offload:
+    if offload == "none":
+        given["offload"] = ()
+    elif offload:
         given["offload"] = tuple(one_of("--offload", word.strip(), OFFLOADED) or "" for word in offload.split(","))
     target = one_of("--offload-to", case.request.get("offload_to"), OFFLOAD_TARGETS)
     if target is not None:
-        if not offload:
+        if not given.get("offload"):
             raise InputError(f"--offload-to {target} says where, not what: add --offload optimizer, or other parts")
         given["offload_to"] = target
     layout.check_heads(case.model, given.get("tp", 1.0))

@@ -120,7 +120,7 @@ def seq_len(asked: Asked) -> Answer:
             fits = room.requests * plan.attention_dp if room.holds else 0.0
             if fits > most:
                 most, held[length] = fits, plan
-        return most >= running, f"{most:.0f} requests fit"
+        return most >= running, f"{most // 1.0:.0f} of them fit"
 
     trials = Trials(holds)
     length, beyond = largest(trials, written + 1.0, built or 2.0**27, whole=True)

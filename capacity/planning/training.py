@@ -14,7 +14,7 @@ from capacity.planning.question import plain
 from capacity.planning.training_search import Survey, limit_of, survey
 from capacity.planning.turns import turns_of
 from capacity.record import Record, replace
-from capacity.spec.choice import Choice, Option, Rival, Space
+from capacity.spec.choice import Choice, Option, Rival, Space, Turn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,6 +101,8 @@ def choose_training(question: Question) -> Choice:
     option = field.option(best)
     found, _ = field.at(best)
     turns, steady = turns_of(field, best, score, within, limit_of(found.case, question.limits.get("max_memory")))
+    if objective == "cost" and "price" not in question.request:
+        turns = (*turns, *_dearer(field, best, score))
     return Choice(
         verdict=_verdict(field, best, objective),
         best=option,
@@ -269,6 +271,23 @@ def _parts(field: Field, place: int) -> dict[str, float]:
     rows = np.array([int(found.columns["row"][row])])
     parts = found.prices.parts(found.prices.terms(block, rows))
     return {name: float(np.ravel(value)[0]) for name, value in parts.items()}
+
+
+# List prices of a device at different providers, on the middle one (as in an estimate).
+_DEAR = 1.5
+
+
+def _dearer(field: Field, best: int, score: Column) -> Iterator[Turn]:
+    """Another device, where the chosen one's price at the upper end of what providers ask would make that cheaper."""
+    device = field.at(best)[0].case.cluster.device
+    others = np.array([found.case.cluster.device.id != device.id for found in field.surveys])[field.owner]
+    if not (others & np.isfinite(score)).any():
+        return
+    place = int(np.where(others, score, np.inf).argmin())
+    gain = 1.0 - score[place] / (score[best] * _DEAR)
+    if gain > 0.0:
+        source = "list prices of providers differ"
+        yield Turn(f"price of {device.name}", _DEAR, source, field.option(place), float(gain))
 
 
 def _simplest(field: Field, best: int, score: Column) -> Rival | None:

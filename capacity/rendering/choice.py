@@ -51,14 +51,19 @@ def screen(choice: Choice, style: Style, *, everything: bool = False) -> str:
         beaten = "first token, next token and tokens a device" if choice.mode == "serve" else "time, cost and memory"
         said = f"none of these is beaten in all of {beaten}{more}"
         lines += ["", *heading("PARETO FRONT", said, style), *_layouts(kept, style)]
-    if choice.simplest is not None:
+    twice = False
+    if choice.simplest is not None and choice.runner_up is not None:
+        twice = choice.simplest.option.setting == choice.runner_up.option.setting
+    if choice.simplest is not None and not twice:
         lines += [
             "",
             *heading("PLAINER", f"and {choice.simplest.worse:.1%} worse", style),
             *_rival(choice.simplest, style),
         ]
     if choice.runner_up is not None:
-        said = f"lost by {choice.runner_up.worse:.2%}, cutting the model in another way"
+        said = (
+            f"lost by {choice.runner_up.worse:.2%}, cutting the model in another way{', and plainer' if twice else ''}"
+        )
         lines += ["", *heading("RUNNER-UP", said, style), *_rival(choice.runner_up, style)]
     lines += _turning(choice, style, everything=everything)
     lines += ["", *heading("SPACE", _searched(choice), style)]
@@ -215,7 +220,7 @@ def _rival(rival: Rival, style: Style) -> list[str]:
 def _turning(choice: Choice, style: Style, *, everything: bool) -> list[str]:
     if choice.best is None or not (choice.turns or choice.steady):
         return []
-    lines = ["", *heading("WHAT WOULD TURN IT", "each uncertain input at the ends of its 90 % interval", style)]
+    lines = ["", *heading("WHAT WOULD TURN IT", "each uncertain input at the ends of its interval", style)]
     for turn in choice.turns if everything else choice.turns[:_TURNS]:
         lines += bullet(_turned(turn), style)
     rest = len(choice.turns) - _TURNS
@@ -228,6 +233,8 @@ def _turning(choice: Choice, style: Style, *, everything: bool) -> list[str]:
 
 def _turned(turn: Turn) -> str:
     other = turn.option.setting.split("; ", 1)[-1]
+    if turn.input.startswith("price"):
+        other = turn.option.setting
     if turn.gain < 0:
         lost = "keeps the promise" if "concurrency" in turn.option.options else "fits"
         return f"{turn.input} x {turn.factor:g}: the choice no longer {lost}; then {other}, {-turn.gain:.1%} worse"
@@ -245,7 +252,7 @@ def _searched(choice: Choice) -> str:
     if not space.legal:
         return "no legal layout"
     away = 1.0 - space.fit / max(space.examined, 1)
-    said = f"{space.legal:,} legal layouts searched in {space.seconds:.2g} s"
+    said = f"{space.legal:,} legal layouts searched"
     if space.examined < space.legal:
         said += f"; {1.0 - space.examined / space.legal:.0%} ruled out by what their kernels alone take; of the others"
         said += f" {away:.0%} do not fit"
