@@ -1,5 +1,5 @@
 # ruff: noqa: INP001 - a script, not a package
-"""Paste the output of the commands of README.md, docs/serving.md and docs/platform.md into them anew: `python docs/generate_tour.py`.
+"""Paste the output of the commands of README.md and of the pages below into them anew: `python docs/generate_tour.py`.
 
 A block that begins with `$ capacity ...` is run and replaced; after `<!-- output: N -->` only its first N lines are kept.
 """
