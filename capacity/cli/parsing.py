@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from textwrap import fill
 
 from capacity.errors import InputError, UnknownNameError
 
@@ -18,7 +19,7 @@ HELP_WIDTH = 80
 
 
 class _Help(argparse.HelpFormatter):
-    """Examples stay as they were written; the width is fixed, so argparse need not ask the terminal."""
+    """Lines that are broken already stay so; the width is fixed, so argparse need not ask the terminal."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=26, width=HELP_WIDTH)
@@ -27,15 +28,39 @@ class _Help(argparse.HelpFormatter):
         return "\n".join(indent + line for line in text.splitlines())
 
 
+def _filled(text: str) -> str:
+    """Paragraphs in lines that fit; one whose lines do already stays as it was written."""
+    return "\n\n".join(
+        part if all(len(line) <= HELP_WIDTH for line in part.splitlines()) else fill(" ".join(part.split()), HELP_WIDTH)
+        for part in text.split("\n\n")
+    )
+
+
+def _broken(text: str, width: int, indent: str, mark: str) -> str:
+    """A command line in lines that fit, broken before an option; `mark` ends a line that goes on, as a shell wants it."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        whole = ""
+        for piece in re.split(r" (?=--|\| )", line):
+            if whole and len(f"{whole} {piece}{mark}") > width:
+                lines.append(whole + mark)
+                whole = indent + piece
+            else:
+                whole = f"{whole} {piece}" if whole else piece
+        lines.append(whole)
+    return "\n".join(lines)
+
+
 class Parser(argparse.ArgumentParser):
     """A parser of one command that raises CapacityError instead of printing its usage."""
 
     def __init__(self, command: Command) -> None:
         super().__init__(
             prog=f"capacity {command.name}",
-            usage=f"capacity {command.name} {command.usage}",
-            description=command.description,
-            epilog="examples:\n" + "\n".join(f"  {line}" for line in command.examples),
+            usage=_broken(f"capacity {command.name} {command.usage}", HELP_WIDTH - len("usage: "), " " * 7, ""),
+            description=_filled(command.description),
+            epilog="examples:\n"
+            + "\n".join(_broken(f"  {line}", HELP_WIDTH, " " * 6, " \\") for line in command.examples),
             formatter_class=_Help,
             allow_abbrev=False,
         )

@@ -8,6 +8,7 @@ from importlib.resources import files
 
 import jsonschema
 import pytest
+import torch
 
 import capacity
 from capacity.cli import COMMANDS, command, main
@@ -18,7 +19,9 @@ from capacity.rendering.record import record
 from capacity.rendering.style import Style
 from capacity.rendering.text import screen
 
+PERCEPTRON = torch.nn.Sequential(torch.nn.Linear(1000, 500), torch.nn.ReLU(), torch.nn.Linear(500, 1))
 REQUESTS = {
+    "network": {"module": PERCEPTRON, "input": ["100x1000"]},
     "7e9": {"params": 7e9},
     "does not fit": {"model": "llama-3.1-70b", "mode": "train", "devices": 8},
     "experts": {"model": "deepseek-v3", "mode": "serve", "precision": "fp8"},
@@ -35,6 +38,7 @@ REQUESTS = {
         "kv_keep": 600.0,
         "encrypt": "in-transit,confidential",
     },
+    "loop": {"model": "llama-3.1-8b", "mode": "rlhf", "devices": 64},
     "ramp": {"params": 7e9, "mode": "train", "eval_interval": 500, "ramp_tokens": 1e10},
 }
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -107,15 +111,11 @@ def test_everything_shows_every_assumption_and_quantity(seven):
 
 
 def test_every_selected_quantity_exists_somewhere():
-    names = {
-        name
-        for request in REQUESTS.values()
-        for section in estimate(**request).sections.values()
-        for name in section.quantities
-    }
+    answers = [estimate(**request) for request in REQUESTS.values()]
+    names = {name for answer in answers for section in answer.sections.values() for name in section.quantities}
     chosen = {*selection.COUNTED, *selection.ESTIMATED, *selection.RECOMPUTATION, selection.DEVICE_MEMORY}
     assert chosen <= names
-    assert set(selection.FACTS) <= set(estimate(params=7e9).model)
+    assert set(selection.FACTS) <= {fact for answer in answers for fact in answer.model}
 
 
 def test_the_memory_bar_adds_up(answer):
@@ -201,14 +201,15 @@ def test_a_notebook_shows_it():
 
 
 def test_every_option_reaches_the_answer():
+    from capacity.estimators import network_answer
     from capacity.estimators.case import KEYS
     from capacity.estimators.deployment import LIMITS
 
     options = {option.dest for _, group in command("estimate").COMMAND.groups for option in group}
     # An anchor is a file on the command line and what it says of the site in Python.
-    assert options - {"verbose", "explain", "depth", "plain", "json", "anchor", "target", *LIMITS} == set(KEYS) - {
-        "site"
-    }
+    of_the_command = {"verbose", "explain", "depth", "plain", "json", "anchor", "target", *LIMITS}
+    of_python = {"site", "example_inputs"}
+    assert options - of_the_command == {*KEYS, *network_answer.KEYS, "checkpoint"} - of_python
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -37,7 +37,7 @@ def capacity(*arguments, **environment):
     ("arguments", "words"),
     [
         (["estmate"], "did you mean estimate"),
-        (["estimate"], "give one of --params, --model and --config"),
+        (["estimate"], "give one of --params, --model, --config, --module, --onnx and --checkpoint"),
         (["estimate", "--parms", "7e9"], "did you mean --params"),
         (["estimate", "--params=7e9", "--tokns=1"], "did you mean --tokens"),
         (["estimate", "--params", "-7B"], "argument --params: '-7B' is not positive"),
