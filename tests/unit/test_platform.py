@@ -239,6 +239,15 @@ def test_protection_costs_what_its_engines_lack():
     assert "cipher_cores" not in closed
 
 
+def test_cores_of_a_host_are_shared_by_its_devices_and_both_directions():
+    host = load_host("zen-4")
+    cores = 16.0
+    found = platform(encrypt="in-transit", transit="software", cipher_cores=cores).quantities["protected_link"].mid
+    work = host.works["aes-256-gcm"]
+    core = 2**20 / (work.call_s + 2**20 / work.bytes_per_s)
+    assert found == pytest.approx(core * cores / 8 / 2)
+
+
 def test_checkpoints_are_enciphered_while_they_are_written():
     plain = platform(storage="tectonic-llama3").quantities["save_time"].mid
     kept = platform(storage="tectonic-llama3", encrypt="at-rest", cipher_cores=16).quantities

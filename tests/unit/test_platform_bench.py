@@ -110,20 +110,25 @@ def bench(tmp_path, monkeypatch):
     """A store of a machine whose laws are known, and a folder of its own."""
     monkeypatch.setenv("CAPACITY_HOME", str(tmp_path / "home"))
     path = str(tmp_path / "bench.jsonl")
+    measured(path)
+    return path
+
+
+def measured(path, odd=()):
+    """Fill a store; cases in `odd` take twice their time."""
     with Store(path) as store:
         store.add_environment(
             "m", {"cpu": "test", "caches_bytes": {"L2": 2**20, "L3": 32 * 2**20}, "seen": "2026-11-25"}
         )
         for case in cases(FULL, MACHINE, ("cipher", "disk", "text")):
             moved = case.parameters["KiB"] * 1024.0
-            seconds = true_s(case.kernel, moved)
+            seconds = true_s(case.kernel, moved) * (2.0 if case.name in odd else 1.0)
             samples = tuple(Sample(seconds * (1.0 + 0.002 * turn), 1, 0.0, 0) for turn in range(-3, 4))
             store.add(
                 Measurement(
                     case.name, case.kernel, case.parameters, "cpu", 0, "ok", "m", "", moved_bytes=moved, samples=samples
                 )
             )
-    return path
 
 
 def test_laws_are_found_and_hold_at_sizes_that_were_kept_back(bench):
@@ -136,6 +141,17 @@ def test_laws_are_found_and_hold_at_sizes_that_were_kept_back(bench):
     assert len(told["errors"]) > 20
     assert max(map(abs, told["errors"].values())) < 0.02
     assert not set(told["errors"]) & {f"cipher/aes-256-gcm-reused-KiB{size}" for size in ("0.25", "131072")}
+
+
+def test_no_law_is_fitted_on_what_it_is_held_against(bench, tmp_path):
+    laws, told = calibrate(bench)
+    other = str(tmp_path / "other.jsonl")
+    measured(other, odd=set(told["errors"]))
+    again, off = calibrate(other)
+    assert {name: (law.call_s, law.byte_s) for name, law in again.items()} == {
+        name: (law.call_s, law.byte_s) for name, law in laws.items()
+    }
+    assert min(map(abs, off["errors"].values())) > 0.4
 
 
 def test_estimates_use_what_was_measured_here(bench):
