@@ -55,7 +55,7 @@ class Part(Record):
         """Core time of each stage of the preparation."""
         found = {}
         for name in self.kind.stages if self.feed == PREPARED else self.kind.stages[:-1]:
-            pace = host.works[name].bytes_per_s
+            pace = host.work(name).bytes_per_s
             found[name] = storage.preparation_core_s(self._input(name), pace)
         return found
 
@@ -68,10 +68,10 @@ class Part(Record):
     def load_s(self, host: Host) -> float:
         """Core time of a loader for a sample."""
         if self.feed == PREPARED:
-            return storage.preparation_core_s(self.prepared_bytes, host.works["token-copy"].bytes_per_s)
+            return storage.preparation_core_s(self.prepared_bytes, host.work("token-copy").bytes_per_s)
         parts = {
             name: storage.preparation_core_s(
-                self.kind.decoded_bytes if name in _ON_DECODED else self.kind.raw_bytes, host.works[name].bytes_per_s
+                self.kind.decoded_bytes if name in _ON_DECODED else self.kind.raw_bytes, host.work(name).bytes_per_s
             )
             for name in self.kind.feeding
         }

@@ -156,14 +156,14 @@ def _account(load: Load, values: Mapping[str, Value], under: Under) -> Account:
 
 
 def _protected(under: Under, rate: float, tokens: float, values: Mapping[str, Value]) -> dict[str, Value]:
-    protection, works = under.protection, under.host.works
+    protection, work = under.protection, under.host.work
     assert protection is not None
     found: dict[str, Value] = {}
     if protection.has(IN_TRANSIT):
         each = sourced(TEXT_BYTES * tokens + HEADER_BYTES, "bytes of a request and its answer", "assumed", "default")
         busy = {
-            "handshakes": rate * works["tls-handshake"].call_s,
-            "records": security.protecting_cores(rate * each, works["tls"].bytes_per_s),
+            "handshakes": rate * work("tls-handshake").call_s,
+            "records": security.protecting_cores(rate * each, work("tls").bytes_per_s),
         }
         found["tls_cores"] = Value(total(busy), "1", "busy with TLS 1.3, a handshake a request, both ends")
     if protection.has(CONFIDENTIAL):

@@ -113,13 +113,8 @@ def read_protection(request: dict[str, Any], assumptions: Assumptions, cluster: 
         "1",
         "of about a hundred",
     )
-    for name in (cipher, digest):
-        if name != "none" and name not in host.works:
-            raise InputError(
-                f"{host.name} was not measured with {name}: run `capacity bench security`, or name another"
-            )
     return Protection(
-        parts, host.works[cipher], None if digest == "none" else host.works[digest], host.works["ed25519-sign"],
+        parts, host.work(cipher), None if digest == "none" else host.work(digest), host.work("ed25519-sign"),
         transit, cores, keys, bounce, slowdown,
     )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from capacity.errors import InputError
 from capacity.record import Record
 
 
@@ -59,6 +60,16 @@ class Host(Record):
     name: str
     works: dict[str, CoreWork]
     origin: str = "catalogue"
+
+    def work(self, name: str) -> CoreWork:
+        """One kind of work; raises InputError where this host was not measured with it."""
+        found = self.works.get(name)
+        if found is None:
+            raise InputError(
+                f"{self.name} was not measured with {name}: run `capacity bench storage security preparation` and "
+                "`capacity calibrate platform`, or name another host"
+            )
+        return found
 
 
 class Component(Record):
