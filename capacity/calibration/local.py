@@ -13,6 +13,7 @@ from capacity.calibration.fit import fit_sum
 from capacity.errors import InputError
 from capacity.laws.local import MACHINE, NODES, PYTHON, SWITCHES, LocalLaws, law_name, libraries, named, pool, run_terms
 from capacity.measurement.case import BETWEEN
+from capacity.measurement.kernels.collective import HELD_KIB
 from capacity.measurement.measured import Measured
 from capacity.record import Record, replace
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
+    from capacity.measurement.case import Case
     from capacity.measurement.statistics import Summary
     from capacity.spec.trace import Trace
 
@@ -73,7 +75,8 @@ def calibrate(path: str) -> tuple[LocalLaws, dict[str, Any]]:
     Raises InputError where the store holds too few kernels.
     """
     kernels = Measured(path)
-    traces = {name: trace for name in kernels.of_kind("kernel") if (trace := kernels.trace(name)) is not None}
+    names = [name for name in kernels.of_kind("kernel") if not held_out(kernels.cases[name])]
+    traces = {name: trace for name in names if (trace := kernels.trace(name)) is not None}
     if len(traces) < FEWEST_KERNELS:
         raise InputError(
             f"{path}: holds {len(traces)} kernels that can be fitted, at least {FEWEST_KERNELS} are needed: "
@@ -98,8 +101,13 @@ def calibrate(path: str) -> tuple[LocalLaws, dict[str, Any]]:
     return laws, {
         "kernels": len(traces),
         "residuals": {row.name: predicted[row.name] / row.seconds - 1.0 for row in rows},
-        "untraced": sorted(set(kernels.of_kind("kernel")) - set(traces)),
+        "untraced": sorted(set(names) - set(traces)),
     }
+
+
+def held_out(case: Case) -> bool:
+    """Whether a kernel is kept for validation: collectives of some sizes."""
+    return case.kernel == "collective" and case.parameters["KiB"] in HELD_KIB
 
 
 def _rows(kernels: Measured, name: str, trace: Trace) -> list[Row]:

@@ -9,7 +9,7 @@ interpreter costs where it enters the library: a module, an optimizer's step, a 
 from __future__ import annotations
 
 from capacity.errors import FileFormatError
-from capacity.record import Record
+from capacity.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ PYTHON = ("module", "optimizer step", "backward pass", "phase")
 # What a node recorded in the forward pass costs there; the rest is paid when backward runs through it.
 NODE_SHARE_FORWARD = 0.4
 THIN_ROWS = 4.0
+FUSED_TRAFFIC = 0.5
 _BACKWARD = "backward"
 
 
@@ -55,7 +56,9 @@ def law_name(op: TracedOp) -> str:
 def terms(op: TracedOp) -> dict[tuple[str, str], float]:
     """What one call does, by (law, term): amounts that a law's seconds per unit multiply."""
     law = law_name(op)
-    found: dict[tuple[str, str], float] = {(law, "calls"): 1.0}
+    found: dict[tuple[str, str], float] = {(law, "calls"): op.launches}
+    if op.kind == "collective":
+        return found | {(law, "bytes"): op.elements}
     if op.kind == "python":
         return found | ({(law, SWITCHES): op.switches} if op.switches else {})
     if op.kind == "product":
@@ -106,6 +109,28 @@ def libraries(trace: Trace) -> dict[str, float]:
         elif op.kind not in ("python", "view"):
             others.add(law_name(op))
     return found | ({"other ops": float(len(others))} if others else {})
+
+
+def fused(trace: Trace) -> Trace:
+    """A step whose network was compiled.
+
+    1. Element-wise ops, norms, softmax and reductions between two products become one loop: no call, no view, no node and no
+       Python module of their own; their arithmetic stays.
+    2. Such a loop keeps what it passes on to itself in registers: half of the traffic of its ops, as each result is
+       read once. Fresh pages are those of half the results.
+    3. Products, attention, convolutions and recurrent layers stay library calls. Loss and optimizer are not compiled.
+    """
+    found = []
+    for op in trace.ops:
+        if op.phase not in ("forward", _BACKWARD) or op.kind in ("product", "attention", "convolution", "recurrent"):
+            found.append(replace(op, nodes=0.0) if op.phase == "forward" else op)
+        elif op.kind == "python":
+            if op.name != "module":
+                found.append(op)
+        elif op.kind != "view":
+            half = {name: getattr(op, name) * FUSED_TRAFFIC for name in (NEAR, FAR, FRESH)}
+            found.append(replace(op, launches=0.0, nodes=0.0, switches=0.0, **half))
+    return replace(trace, ops=tuple(found))
 
 
 def run_terms(trace: Trace, fresh_bytes: float | None = None, phase: str | None = None) -> dict[tuple[str, str], float]:

@@ -43,11 +43,11 @@ class Measured:
         }
 
     def of_kind(self, *kinds: str) -> list[str]:
-        """Names of cases of some kinds that run in one process."""
+        """Names of cases of some kinds."""
         return [
             name
             for name, case in self.cases.items()
-            if case.kernel in KERNELS and KERNELS[case.kernel].kind in kinds and not KERNELS[case.kernel].processes
+            if case.kernel in KERNELS and KERNELS[case.kernel].kind in kinds
         ]
 
     def trace(self, name: str) -> Trace | None:

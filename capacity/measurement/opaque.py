@@ -39,3 +39,8 @@ def product(form: str, outputs: int, inputs: int, stored_bytes: float, density: 
 def call(name: str, *, elements: float) -> None:
     """Announce work of another runtime that is no product."""
     _listeners[-1].announced(name, elements)
+
+
+def collective(name: str, moved_bytes: float) -> None:
+    """Announce a collective among ranks over `moved_bytes`."""
+    _listeners[-1].collective(name, moved_bytes)

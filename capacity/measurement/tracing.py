@@ -112,6 +112,10 @@ class Tracer(TorchDispatchMode):
         """Work of another runtime: its operands are its own affair."""
         self.rows.append(TracedOp(name, "other", "fp32", self.phase, elements=elements))
 
+    def collective(self, name: str, moved_bytes: float) -> None:
+        """A collective among ranks."""
+        self.rows.append(TracedOp(name, "collective", "", self.phase, elements=moved_bytes))
+
     def _touch(self, touched: dict[int, float], tensors: Sequence[Any], *, made: bool = False) -> None:
         for tensor in tensors:
             storage = tensor.untyped_storage()

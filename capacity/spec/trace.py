@@ -9,7 +9,7 @@ class TracedOp(Record):
     """Calls of one library op on operands of known size and place.
 
     name: the library's, as "mm" or "native_layer_norm". kind: "product", "attention", "convolution", "recurrent", "pointwise",
-    "view", "other", or "python" where the interpreter enters the library. phase: which part of the workload. calls: how often in a run. batch, m, n, k: of products;
+    "view", "collective" (elements: its bytes), "other", or "python" where the interpreter enters the library. phase: which part of the workload. calls: how often in a run; launches: of a call, 0 where it is part of another's loop. batch, m, n, k: of products;
     m: how many tensors, of calls on lists; gradients of an embedding's backward. layout: of operands, where it matters. flop: of
     products, attention and convolutions. elements: the most numbers any operand holds. near_bytes: operands in the last-level
     cache, far_bytes: in memory; those in the first levels cost no traffic. fresh_bytes: of results for which the system gives
@@ -22,6 +22,7 @@ class TracedOp(Record):
     dtype: str
     phase: str = ""
     calls: float = 1.0
+    launches: float = 1.0
     batch: float = 1.0
     m: float = 0.0
     n: float = 0.0

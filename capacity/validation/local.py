@@ -12,9 +12,10 @@ import os
 import numpy as np
 import pandas as pd
 
+from capacity.calibration.local import held_out
 from capacity.catalogue.own import laws_path
 from capacity.errors import FileFormatError, InputError
-from capacity.laws.local import FAR, MACHINE, LocalLaws, from_document
+from capacity.laws.local import FAR, MACHINE, LocalLaws, from_document, fused
 from capacity.measurement.measured import Measured
 from capacity.validation import platform, scoring
 
@@ -22,10 +23,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from capacity.measurement.case import Case
     from capacity.spec.trace import Trace
 
 DEFAULT_DATA = "capacity-bench.jsonl"
 STEP, PASS, PHASE, MEMORY = "step_time_s", "pass_time_s", "phase_time_s", "peak_memory_bytes"
+RANKS, COLLECTIVE = "step_of_ranks_s", "collective_time_s"
+METRICS = (STEP, PASS, RANKS, COLLECTIVE, PHASE, MEMORY)
 WORKLOADS = ("training", "inference")
 COVERAGE = 0.9
 VIEWS = {
@@ -48,7 +52,7 @@ def validate(data: str | None = None) -> dict[str, Any]:
         raise InputError(f"{DEFAULT_DATA} is not here: measure with `capacity bench`, or give --data FILE")
     laws = read_laws()
     rows = predict(laws, Measured(path))
-    scored = {metric: rows[rows["metric"] == metric] for metric in (STEP, PASS, PHASE, MEMORY)}
+    scored = {metric: rows[rows["metric"] == metric] for metric in METRICS}
     groups: list[dict[str, Any]] = []
     for metric, part in scored.items():
         if len(part):
@@ -78,29 +82,31 @@ def read_laws(path: str | None = None) -> LocalLaws:
 def predict(laws: LocalLaws, measured: Measured) -> pd.DataFrame:
     """A row for each step, phase, pass and peak of memory: measured, low, mid, high, baseline, and why where unpriced."""
     rows: list[dict[str, Any]] = []
-    for name in measured.of_kind(*WORKLOADS):
+    held = [name for name in measured.of_kind("kernel") if held_out(measured.cases[name])]
+    for name in (*measured.of_kind(*WORKLOADS), *held):
         case, summary = measured.cases[name], measured.summaries[name]
-        parameters = case.parameters
-        training = case.kernel != "inference"
+        metric, family, form = _what(case)
         common = {
-            "family": str(parameters.get("family", case.kernel)) if training else f"decoder {parameters['phase']}",
-            "dtype": str(parameters.get("dtype", parameters.get("form"))),
-            "form": str(parameters.get("form", "")),
+            "family": family,
+            "dtype": str(case.parameters.get("dtype", form)),
+            "form": form,
             "why": "",
             "phase": "",
         }
-        trace = None if parameters.get("compiled") else measured.trace(name)
-        metric = STEP if training else PASS
+        trace = measured.trace(name)
         if trace is None:
-            why = "compiled code is not a list of library calls" if parameters.get("compiled") else "cannot be traced"
-            rows.append({"id": name, "metric": metric, "measured": summary.seconds, **common, "why": why})
+            rows.append({"id": name, "metric": metric, "measured": summary.seconds, **common, "why": "cannot be traced"})
             continue
+        if case.parameters.get("compiled"):
+            trace = fused(trace)
         seconds, missing = laws.trace_s(trace)
         if missing:
             common["why"] = f"not measured here: {', '.join(missing[:3])}"
         naive = roofline(laws, trace)
         total = {"mid": np.nan if missing else sum(seconds.values()), "baseline": sum(naive.values())}
         rows.append({"id": name, "metric": metric, "measured": summary.seconds, **total, **common})
+        if metric in (RANKS, COLLECTIVE):
+            continue  # their phases wait for each other, and their memory is that of other processes
         if not missing and summary.parts_s:
             for phase, value in summary.parts_s.items():
                 part = {"measured": value, "mid": seconds.get(phase, np.nan), "baseline": naive.get(phase, np.nan)}
@@ -129,6 +135,21 @@ def predict(laws: LocalLaws, measured: Measured) -> pd.DataFrame:
         low, high = _intervals(table.loc[index])
         table.loc[index, "low"], table.loc[index, "high"] = low, high
     return table
+
+
+def _what(case: Case) -> tuple[str, str, str]:
+    """What is timed in a workload, the family whose errors say nothing of it, and its form."""
+    parameters = case.parameters
+    if case.kernel == "collective":
+        return COLLECTIVE, parameters["op"], ""
+    if case.kernel == "distributed":
+        return RANKS, str(parameters["family"]), str(parameters["way"])
+    if case.kernel == "inference":
+        return PASS, f"decoder {parameters['phase']}", str(parameters["form"])
+    if case.kernel == "runtime":
+        return PASS, f"{parameters['backend']} {parameters['phase']}", str(parameters["form"])
+    form = next((name for name in ("compiled", "recompute", "accumulate") if parameters.get(name)), "")
+    return STEP, str(parameters.get("family", case.kernel)), form
 
 
 def roofline(laws: LocalLaws, trace: Trace) -> dict[str, float]:
