@@ -14,7 +14,7 @@ from capacity.errors import InputError
 from capacity.laws.local import MACHINE, NODES, PYTHON, SWITCHES, LocalLaws, law_name, libraries, named, pool, run_terms
 from capacity.measurement.case import BETWEEN
 from capacity.measurement.kernels.collective import HELD_KIB
-from capacity.measurement.measured import Measured
+from capacity.measurement.measured import Measured, threads_of
 from capacity.record import Record, replace
 
 TYPE_CHECKING = False
@@ -75,14 +75,17 @@ def calibrate(path: str) -> tuple[LocalLaws, dict[str, Any]]:
     Raises InputError where the store holds too few kernels.
     """
     kernels = Measured(path)
-    names = [name for name in kernels.of_kind("kernel") if not held_out(kernels.cases[name])]
-    traces = {name: trace for name in names if (trace := kernels.trace(name)) is not None}
+    names, traces = _traces(kernels)
     if len(traces) < FEWEST_KERNELS:
         raise InputError(
             f"{path}: holds {len(traces)} kernels that can be fitted, at least {FEWEST_KERNELS} are needed: "
             f"run `capacity bench kernel --to {path}`"
         )
     rows = [row for name, trace in traces.items() for row in _rows(kernels, name, trace)]
+    for threads in threads_of(path)[:-1]:
+        # The same laws hold: what differs is how many threads a call is divided among.
+        others = Measured(path, threads)
+        rows += [row for name, trace in _traces(others)[1].items() for row in _rows(others, name, trace)]
     laws = LocalLaws(
         seconds=_laws(rows),
         spread=(0.0, 0.0, 0.0),
@@ -105,6 +108,12 @@ def calibrate(path: str) -> tuple[LocalLaws, dict[str, Any]]:
     }
 
 
+def _traces(kernels: Measured) -> tuple[list[str], dict[str, Trace]]:
+    """Kernels to fit, and the calls of those that can be traced."""
+    names = [name for name in kernels.of_kind("kernel") if not held_out(kernels.cases[name])]
+    return names, {name: trace for name in names if (trace := kernels.trace(name)) is not None}
+
+
 def held_out(case: Case) -> bool:
     """Whether a kernel is kept for validation: collectives of some sizes."""
     return case.kernel == "collective" and case.parameters["KiB"] in HELD_KIB
@@ -113,10 +122,14 @@ def held_out(case: Case) -> bool:
 def _rows(kernels: Measured, name: str, trace: Trace) -> list[Row]:
     """A row for a kernel, or for each of its phases."""
     kernel, summary = kernels.cases[name].kernel, kernels.summaries[name]
+    threads = kernels.threads
+    if threads > 1 and summary.corrected:
+        return []  # what several threads waited, each for the other, cannot be subtracted
+    label = name if threads == 1 else f"{name}@{threads}"
     if not summary.parts_s:
-        return [Row(name, kernel, trace, run_terms(trace, _fresh(summary)), summary.seconds)]
+        return [Row(label, kernel, trace, run_terms(trace, _fresh(summary), None, threads), summary.seconds)]
     return [
-        Row(f"{name}:{phase}", kernel, trace, run_terms(trace, None, phase), seconds)
+        Row(f"{label}:{phase}", kernel, trace, run_terms(trace, None, phase, threads), seconds)
         for phase, seconds in summary.parts_s.items()
         if phase != BETWEEN
     ]

@@ -28,6 +28,12 @@ PYTHON = ("module", "optimizer step", "backward pass", "phase")
 NODE_SHARE_FORWARD = 0.4
 THIN_ROWS = 4.0
 FUSED_TRAFFIC = 0.5
+# Elements a thread of torch gets at least (at::internal::GRAIN_SIZE), and arithmetic from which a product is divided.
+GRAIN, PRODUCT_GRAIN = 32768.0, 2.0 * 96.0**3
+FORKS = "forks"
+SERIAL = ("nll_loss_forward", "nll_loss_backward", "embedding_dense_backward", "index_add", "topk", "randperm")
+# Terms that more threads do not shorten.
+_WHOLE = ("calls", FAR, FRESH, NODES, SWITCHES, "m")
 _BACKWARD = "backward"
 
 
@@ -53,8 +59,33 @@ def law_name(op: TracedOp) -> str:
     return f"{family(op)} {op.dtype}".strip()
 
 
-def terms(op: TracedOp) -> dict[tuple[str, str], float]:
+def shared_by(op: TracedOp, threads: int) -> float:
+    """How many threads a call's arithmetic is divided among; more than one costs a fork.
+
+    1. torch gives each thread at least GRAIN elements of an element-wise op, and counts each tensor of a list by itself.
+    2. Products, attention, convolutions and recurrent layers take all threads from PRODUCT_GRAIN on: below that, waking them costs more.
+    3. Ops that write where others may write, or that look through a vocabulary, run on one.
+    """
+    if threads <= 1 or op.kind in ("view", "python", "collective") or op.name in SERIAL:
+        return 1.0
+    if op.kind in ("product", "attention", "convolution", "recurrent"):
+        return float(threads) if op.flop >= PRODUCT_GRAIN else 1.0
+    each = op.elements / op.m if op.name.startswith(("_foreach", "_fused")) and op.m else op.elements
+    return min(float(threads), max(-(-each // GRAIN), 1.0))
+
+
+def terms(op: TracedOp, threads: int = 1) -> dict[tuple[str, str], float]:
     """What one call does, by (law, term): amounts that a law's seconds per unit multiply."""
+    found = _terms(op)
+    sharers = shared_by(op, threads)
+    if sharers > 1.0:
+        # Memory gives one thread what it gives to all; caches of the cores and arithmetic do not.
+        found = {key: amount / sharers if key[1] not in _WHOLE else amount for key, amount in found.items()}
+        found[MACHINE, FORKS] = 1.0
+    return found
+
+
+def _terms(op: TracedOp) -> dict[tuple[str, str], float]:
     law = law_name(op)
     found: dict[tuple[str, str], float] = {(law, "calls"): op.launches}
     if op.kind == "collective":
@@ -133,12 +164,14 @@ def fused(trace: Trace) -> Trace:
     return replace(trace, ops=tuple(found))
 
 
-def run_terms(trace: Trace, fresh_bytes: float | None = None, phase: str | None = None) -> dict[tuple[str, str], float]:
+def run_terms(
+    trace: Trace, fresh_bytes: float | None = None, phase: str | None = None, threads: int = 1
+) -> dict[tuple[str, str], float]:
     """Terms of a run, or of one phase of it. fresh_bytes: what was measured of fresh pages, in place of what the trace expects."""
     found: dict[tuple[str, str], float] = {}
     for op in trace.ops:
         if phase in (None, op.phase):
-            for key, amount in terms(op).items():
+            for key, amount in terms(op, threads).items():
                 found[key] = found.get(key, 0.0) + amount * op.calls
     if phase is not None and _BACKWARD in trace.phases:
         there = sum(op.calls * op.nodes for op in trace.ops)
@@ -194,7 +227,7 @@ class LocalLaws(Record):
         """Seconds of one call; None where its kind was never measured."""
         total = 0.0
         machine = self.seconds[MACHINE]
-        for (law, term), amount in terms(op).items():
+        for (law, term), amount in terms(op, self.threads).items():
             if law == MACHINE:
                 total += amount * machine.get(term, 0.0) * (term != NODES)
                 continue

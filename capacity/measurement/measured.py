@@ -18,15 +18,18 @@ if TYPE_CHECKING:
     from capacity.spec.trace import Trace
 
 # What makes two runs comparable.
-_SAME = ("cpu", "gpu", "torch", "threads", "device")
+_SAME = ("cpu", "gpu", "torch", "device")
 
 
 class Measured:
-    """Cases that were timed, by name; the latest machine and setting where a store holds several."""
+    """Cases that were timed, by name; the latest machine and setting where a store holds several.
 
-    def __init__(self, path: str) -> None:
+    threads: the same machine and setting but for the number of threads.
+    """
+
+    def __init__(self, path: str, threads: int | None = None) -> None:
         environments, measurements = read(path)
-        self.environment, self.visits = _latest(environments, measurements, path)
+        self.environment, self.visits = _latest(environments, measurements, path, threads)
         self.settings = next((dict(visit.settings) for visit in self.visits if visit.settings), {})
         self.threads = int(self.settings.get("threads", 1))
         self.device = self.visits[0].device
@@ -45,9 +48,7 @@ class Measured:
     def of_kind(self, *kinds: str) -> list[str]:
         """Names of cases of some kinds."""
         return [
-            name
-            for name, case in self.cases.items()
-            if case.kernel in KERNELS and KERNELS[case.kernel].kind in kinds
+            name for name, case in self.cases.items() if case.kernel in KERNELS and KERNELS[case.kernel].kind in kinds
         ]
 
     def trace(self, name: str) -> Trace | None:
@@ -66,19 +67,35 @@ class Measured:
             return None
 
 
+def threads_of(path: str) -> list[int]:
+    """Numbers of threads a store holds measurements with, on its latest machine; the latest number comes last."""
+    environments, measurements = read(path)
+    last, _ = _latest(environments, measurements, path, None)
+    same = [facts for facts in environments.values() if _setting(facts) == _setting(last)]
+    return [*sorted({int(facts.get("threads") or 1) for facts in same} - {_threads(last)}), _threads(last)]
+
+
+def _threads(facts: Mapping[str, Any]) -> int:
+    return int(facts.get("threads") or 1)
+
+
 def _setting(facts: Mapping[str, Any]) -> list[Any]:
-    """The machine and what was set; how long a visit sampled does not matter."""
-    plan = {name: value for name, value in (facts.get("plan") or {}).items() if name != "budget_s"}
+    """The machine and what was set but for threads; how long a visit sampled does not matter."""
+    plan = {name: value for name, value in (facts.get("plan") or {}).items() if name not in ("budget_s", "threads")}
     return [*(facts.get(name) for name in _SAME), plan]
 
 
 def _latest(
-    environments: Mapping[str, Mapping[str, Any]], measurements: Sequence[Measurement], path: str
+    environments: Mapping[str, Mapping[str, Any]], measurements: Sequence[Measurement], path: str, threads: int | None
 ) -> tuple[Mapping[str, Any], list[Measurement]]:
     """The visits of one machine and setting: of the last environment in the store."""
     good = [visit for visit in measurements if visit.status == OK and visit.environment in environments]
     if not good:
         raise InputError(f"{path}: holds no measurement that succeeded: run `capacity bench --to {path}`")
     last = environments[good[-1].environment]
-    same = {key for key, facts in environments.items() if _setting(facts) == _setting(last)}
-    return last, [visit for visit in good if visit.environment in same]
+    wanted = _threads(last) if threads is None else threads
+    same = {
+        key for key, facts in environments.items() if _setting(facts) == _setting(last) and _threads(facts) == wanted
+    }
+    chosen = [visit for visit in good if visit.environment in same]
+    return (environments[chosen[-1].environment] if chosen else last), chosen

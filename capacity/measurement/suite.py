@@ -59,8 +59,14 @@ class Progress(Record):
 
 
 def outstanding(cases: Sequence[Case], plan: Plan, store: Store) -> list[tuple[Case, int]]:
-    """Visits that the store lacks, in the order they will be made; the same order after a kill."""
-    known = {measurement.key for measurement in store.measurements}
+    """Visits that the store lacks under the plan's settings, in the order they will be made; the same order after a kill."""
+    settings = asdict(plan.settings)
+    others = {
+        key
+        for key, facts in store.environments.items()
+        if any((facts.get("plan") or {}).get(name, value) != value for name, value in settings.items())
+    }
+    known = {measurement.key for measurement in store.measurements if measurement.environment not in others}
     order: list[tuple[Case, int]] = []
     for turn in range(plan.rounds):
         shuffled = list(cases)

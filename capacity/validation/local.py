@@ -95,7 +95,9 @@ def predict(laws: LocalLaws, measured: Measured) -> pd.DataFrame:
         }
         trace = measured.trace(name)
         if trace is None:
-            rows.append({"id": name, "metric": metric, "measured": summary.seconds, **common, "why": "cannot be traced"})
+            rows.append(
+                {"id": name, "metric": metric, "measured": summary.seconds, **common, "why": "cannot be traced"}
+            )
             continue
         if case.parameters.get("compiled"):
             trace = fused(trace)

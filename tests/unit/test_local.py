@@ -12,9 +12,19 @@ from capacity.calibration.machine import write_machine
 from capacity.catalogue.own import laws_path, own_folder
 from capacity.cli import main
 from capacity.errors import FileFormatError, InputError
-from capacity.laws.local import MACHINE, LocalLaws, from_document, terms, to_document
+from capacity.laws.local import (
+    GRAIN,
+    MACHINE,
+    LocalLaws,
+    from_document,
+    fused,
+    run_terms,
+    shared_by,
+    terms,
+    to_document,
+)
 from capacity.measurement.case import FULL, Case, Machine
-from capacity.measurement.measured import Measured
+from capacity.measurement.measured import Measured, threads_of
 from capacity.measurement.registry import KERNELS, cases
 from capacity.measurement.residency import Caches
 from capacity.measurement.store import Store
@@ -254,3 +264,121 @@ def test_the_fit_shrugs_off_a_kernel_on_another_path():
 def test_every_workload_that_is_predicted_is_of_a_kind_that_is_not_fitted():
     assert {KERNELS[case.kernel].kind for case in WORKLOADS} == {"training"}
     assert isinstance(LocalLaws, type)
+
+
+def test_a_call_is_divided_among_threads_from_torchs_grain_on_and_pays_a_fork():
+    small = TracedOp("add", "pointwise", "fp32", elements=GRAIN)
+    large = TracedOp("add", "pointwise", "fp32", elements=4.0 * GRAIN, far_bytes=8.0)
+    assert (shared_by(small, 4), shared_by(large, 4), shared_by(large, 2), shared_by(large, 1)) == (1.0, 4.0, 2.0, 1.0)
+    assert terms(small, 4) == terms(small)
+    found = terms(large, 4)
+    assert found["add fp32", "elements"] == GRAIN
+    assert found["add fp32", "calls"] == 1.0
+    assert found[MACHINE, "far_bytes"] == 8.0  # memory gives all threads what it gives one
+    assert found[MACHINE, "forks"] == 1.0
+    lists = TracedOp("_foreach_add_", "other", "fp32", elements=8.0 * GRAIN, m=8.0)
+    assert shared_by(lists, 2) == 1.0  # each tensor by itself
+    assert shared_by(TracedOp("mm", "product", "fp32", flop=1e9), 2) == 2.0
+    assert shared_by(TracedOp("mm", "product", "fp32", flop=1e4), 2) == 1.0
+
+
+def test_kernels_of_both_numbers_of_threads_are_fitted_together(tmp_path):
+    """Times of a machine of which forks and grain are known: laws of either number of threads are those of both."""
+    random, fork = Random(8), 20e-6
+    path = str(tmp_path / "two.jsonl")
+    chosen = [case for case in cases(FULL, Machine(), ["gemm/fp32*", "rowwise/*-fp32-*", "memory"]) if small(case)]
+    with Store(path) as store:
+        for threads in (1, 2):
+            key = f"e{threads}"
+            store.add_environment(key, FACTS | {"threads": threads, "plan": {"threads": threads}})
+            for case in chosen:
+                trace = trace_case(
+                    case, Machine(threads=threads, cache_bytes=32.0 * MIB), Caches(MIB * threads, 32 * MIB)
+                )
+                seconds = 1e-7
+                for op in trace.ops:
+                    sharers = shared_by(op, threads)
+                    rate = 1.0 / 100e9 if op.kind == "product" else 0.0
+                    work = op.flop * rate + (0.0 if op.kind in ("view", "product") else op.elements * 2e-10)
+                    far = op.far_bytes / 40e9 + op.fresh_bytes / 2e9
+                    seconds += op.calls * (2e-6 + work / sharers + far + (fork if sharers > 1 else 0.0))
+                noise = random.lognormvariate(0.0, 0.01)
+                faults = round(sum(op.calls * op.fresh_bytes for op in trace.ops) / 4096)
+                sample = Sample(wall_s=seconds * noise, loops=1, waited_s=0.0, faults=faults)
+                store.add(
+                    Measurement(
+                        case=case.name, kernel=case.kernel, parameters=case.parameters, device="cpu", round=0, status="ok",
+                        environment=key, started="now", samples=(sample,) * 6, settings={"threads": threads},
+                    )
+                )  # fmt: skip
+    assert threads_of(path) == [1, 2]
+    assert (Measured(path).threads, Measured(path, 1).threads) == (2, 1)
+    laws, fit = calibration.calibrate(path)
+    assert laws.seconds[MACHINE]["forks"] == pytest.approx(fork, rel=0.2)
+    two = sorted(abs(value) for name, value in fit["residuals"].items() if "@2" in name)
+    assert len(two) == len(fit["residuals"]) / 2
+    assert two[len(two) // 2] < 0.03
+
+
+def test_ranks_are_lowered_with_their_collectives_and_copies():
+    shape = {
+        "family": "mlp",
+        "widths": [1024, 2048, 2048, 10],
+        "batch": 8,
+        "dtype": "fp32",
+        "optimizer": "adamw-fused",
+        "ranks": 2,
+    }
+    weights = 4.0 * (1024 * 2048 + 2048 + 2048 * 2048 + 2048 + 2048 * 10 + 10)
+
+    def moved(way):
+        ops = trace_case(Case("distributed", shape | {"way": way}), Machine(), Caches()).ops
+        found = {}
+        for op in ops:
+            if op.kind == "collective":
+                found.setdefault((op.name, op.phase), []).extend([op.elements] * int(op.calls))
+        return found
+
+    assert moved("alone") == {}
+    (buckets,) = moved("ddp").values()
+    assert sum(buckets) == weights
+    assert 2 <= len(buckets) <= 3  # a first one of a MiB, the rest in 25 MiB
+    assert moved("fsdp") == {
+        ("all-gather", "forward"): [weights], ("all-gather", "backward"): [weights], ("reduce-scatter", "backward"): [weights],
+    }  # fmt: skip
+
+
+def test_collectives_have_latency_and_bandwidth_and_a_size_is_kept_for_validation():
+    held = [case for case in cases(FULL, Machine(), ["collective"]) if calibration.held_out(case)]
+    assert {case.parameters["KiB"] for case in held} == {1024}
+    assert {case.parameters["op"] for case in held} == {
+        "all-reduce",
+        "all-gather",
+        "reduce-scatter",
+        "broadcast",
+        "all-to-all",
+    }
+    (op,) = trace_case(held[0], Machine(), Caches()).ops
+    assert terms(op) == {(op.name, "calls"): 1.0, (op.name, "bytes"): 1024.0 * 1024.0}
+
+
+def test_a_compiled_step_has_fewer_calls_and_the_same_arithmetic():
+    shape = {
+        "family": "vit",
+        "layers": 1,
+        "width": 64,
+        "side": 32,
+        "patch": 8,
+        "batch": 2,
+        "dtype": "fp32",
+        "optimizer": "adamw-fused",
+    }
+    eager = trace_case(Case("training", shape | {"compiled": True}), Machine(), Caches())
+    compiled = fused(eager)
+    before, after = run_terms(eager), run_terms(compiled)
+    assert sum(op.flop * op.calls for op in eager.ops) == sum(op.flop * op.calls for op in compiled.ops)
+    assert after["gelu fp32", "elements"] == before["gelu fp32", "elements"]
+    assert after["gelu fp32", "calls"] == 0.0 < before["gelu fp32", "calls"]
+    assert ("module", "calls") in before
+    assert ("module", "calls") not in after
+    assert after["_fused_adamw_ fp32", "calls"] == before["_fused_adamw_ fp32", "calls"]

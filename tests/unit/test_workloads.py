@@ -9,7 +9,7 @@ from capacity.measurement.case import FULL, QUICK, Case, Machine
 from capacity.measurement.kernels.sparse import pruned, pruned_2of4
 from capacity.measurement.ranks import launch
 from capacity.measurement.registry import KERNELS, cases
-from capacity.measurement.residency import Caches
+from capacity.measurement.residency import Caches, Heap
 from capacity.measurement.sampling import Effort
 from capacity.measurement.tracing import trace_case, trace_module
 from capacity.measurement.workloads.decoder import Decoder, compress, stored_bytes
@@ -202,3 +202,19 @@ def test_every_workload_names_its_kind():
         "security",
         "preparation",
     }
+
+
+def test_holes_of_the_heap_are_filled_by_the_block_that_fits_best_and_join():
+    heap = Heap()
+    places = [heap.take(size) for size in (1000, 64, 4000, 64, 2000, 64)]
+    top = heap.peak_bytes
+    heap.give(places[0], 1000)
+    heap.give(places[2], 4000)
+    heap.give(places[4], 2000)
+    assert heap.take(1900) == places[4]
+    assert heap.take(900) == places[0]
+    heap.give(places[3], 64)  # between two holes: they become one
+    assert heap.take(4100) == places[2]
+    assert heap.peak_bytes == top
+    heap.take(10**6)
+    assert heap.peak_bytes > top + 10**6
