@@ -72,11 +72,11 @@ def threads_of(path: str) -> list[int]:
     environments, measurements = read(path)
     last, _ = _latest(environments, measurements, path, None)
     same = [facts for facts in environments.values() if _setting(facts) == _setting(last)]
-    return [*sorted({int(facts.get("threads") or 1) for facts in same} - {_threads(last)}), _threads(last)]
+    return [*sorted({_threads(facts) for facts in same} - {_threads(last)}), _threads(last)]
 
 
 def _threads(facts: Mapping[str, Any]) -> int:
-    return int(facts.get("threads") or 1)
+    return int((facts.get("plan") or {}).get("threads") or facts.get("threads") or 1)
 
 
 def _setting(facts: Mapping[str, Any]) -> list[Any]:
