@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from capacity.importers import read_config
     from capacity.planning.answer import plan
     from capacity.planning.backwards import solve
+    from capacity.reporting.report import report
     from capacity.sweeps.columns import estimate_columns
     from capacity.sweeps.frame import estimate_frame
     from capacity.sweeps.run import sweep
@@ -34,6 +35,7 @@ _HOMES = {
     "load_model": "capacity.catalogue",
     "plan": "capacity.planning",
     "read_config": "capacity.importers",
+    "report": "capacity.reporting.report",
     "solve": "capacity.planning",
     "sweep": "capacity.sweeps.run",
 }
@@ -49,6 +51,7 @@ __all__ = [
     "load_model",
     "plan",
     "read_config",
+    "report",
     "solve",
     "sweep",
 ]

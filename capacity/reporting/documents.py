@@ -12,6 +12,8 @@ from capacity.reporting.machines import STORES, read_store
 from capacity.spec.estimate import Assumption, Estimate, Quantity, Section
 
 MOST_BYTES = 64 * 2**20
+MOST_CASES = 4000  # of a sweep that are told
+_MODES = ("train.", "serve.", "finetune.", "lora.")
 
 
 class Document(Record):
@@ -70,7 +72,7 @@ def _text(path: str) -> str:
 
 
 def predictions(text: str, path: str) -> Document:
-    """What `capacity validate --predictions FILE` wrote, scored again."""
+    """What `capacity validate --predictions FILE` wrote, scored again; or the answers of `capacity sweep`."""
     from io import StringIO
 
     try:
@@ -80,12 +82,15 @@ def predictions(text: str, path: str) -> Document:
     except ModuleNotFoundError as error:
         raise InputError(f'predictions need {error.name}: pip install "model-capacity[sweep]"') from None
     rows = pd.read_csv(StringIO(text))
+    name = os.path.basename(path).removesuffix(".csv")
+    if any(str(column).startswith(_MODES) for column in rows.columns):  # the answers of a sweep
+        answers = json.loads(rows.head(MOST_CASES).to_json(orient="records", double_precision=15))
+        return Document("sweep", name, {"kind": "sweep", "cases": len(rows), "rows": answers})
     lacking = {"id", "measured", "low", "mid", "high"} - set(rows.columns)
     if lacking:
         raise FileFormatError(
             f"{path[-80:]} lacks the column {min(lacking)}: give what `capacity validate --predictions` wrote"
         )
-    name = os.path.basename(path).removesuffix(".csv")
     rows["why"] = rows["why"].fillna("") if "why" in rows else ""
     metrics = rows["metric"].unique() if "metric" in rows else [name]
     keys = [(one,) for one in ("op", "family", "kind", "stack", "engine", "device") if one in rows]

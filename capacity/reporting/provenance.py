@@ -82,7 +82,7 @@ def _numbers(data: Any, name: str) -> Iterator[tuple[str, float]]:
             yield name, float(data["mid"])
             return
         for key, value in data.items():
-            if key not in ("rows", "worst", "request", "assumptions", "sensitivities", "schema", "space"):
+            if key not in ("rows", "worst", "request", "assumptions", "sensitivities", "schema", "space", "seconds"):
                 yield from _numbers(value, f"{name}.{key}")
     elif isinstance(data, (int, float)) and not isinstance(data, bool):
         yield name, float(data)

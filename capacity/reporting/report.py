@@ -9,6 +9,7 @@ from capacity.reporting.sections import sections_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from capacity.reporting.documents import Document
 
@@ -74,3 +75,28 @@ def _about(kept: dict[str, object]) -> Section:
             Table("versions", "Made with", (Column("Program"), Column("Version")), rows, folded=True),
         ),
     )
+
+
+def report(*what: Any, title: str = "", format: str = "html") -> str | bytes:
+    """A report of answers: estimates, or documents as `--json` prints them, several together.
+
+    format: "html", a page as text, or "pdf", a document as bytes. Raises InputError for what cannot be reported.
+    """
+    from capacity.errors import InputError
+    from capacity.rendering.record import record
+    from capacity.spec.estimate import Estimate
+
+    inputs = [
+        documents.document(record(one) if isinstance(one, Estimate) else one, f"document {place}")
+        for place, one in enumerate(what, 1)
+        if isinstance(one, (Estimate, dict))
+    ]
+    if len(inputs) != len(what) or not inputs:
+        raise InputError("a report takes estimates and documents as --json prints them")
+    if format not in ("html", "pdf"):
+        raise InputError(f"format is {format[:40]!r}: give html or pdf")
+    from capacity.reporting.page import html
+    from capacity.reporting.paper import pdf
+
+    composed = compose(inputs, title)
+    return html(composed) if format == "html" else pdf(composed)

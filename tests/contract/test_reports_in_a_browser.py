@@ -114,6 +114,24 @@ def test_marks_of_a_figure_speak(visit):
     assert "GiB" in tip.text_content()
 
 
+def test_dials_turn_the_answer(visit):
+    page = visit().page
+    panel = page.locator(".explorer").first
+    cells = "panel => [...panel.querySelectorAll('.answer .value')].map(cell => cell.textContent)"
+    before = panel.evaluate(cells)
+    dial = panel.locator("input[type=range]").first
+    dial.focus()
+    page.keyboard.press("ArrowRight")
+    after = panel.evaluate(cells)
+    assert panel.locator("output").first.text_content() == "32"
+    assert dial.get_attribute("aria-valuetext") == "32"
+    assert before[0] == after[0] == "yes"
+    assert before[1] != after[1]
+    grid = panel.evaluate("panel => JSON.parse(panel.querySelector('script').textContent)")
+    place = ",".join(str(one.input_value()) for one in panel.locator("input[type=range]").all())
+    assert after == [value for value, _ in grid["answers"][place]]
+
+
 def test_all_is_said_without_javascript(visit):
     page = visit(java_script_enabled=False).page
     assert page.locator("main h2").first.is_visible()
