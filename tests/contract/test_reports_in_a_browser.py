@@ -35,7 +35,7 @@ def browser():
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     place = tmp_path_factory.mktemp("pages") / "report.html"
-    asked = {"params": 7e9, "tokens": 1e11, "device": "h100-sxm", "devices": 16, "pp": 4}
+    asked = {"params": 7e9, "tokens": 1e11, "device": "h100-sxm", "devices": 16, "pp": 4, "mode": "train"}
     place.write_text(html(compose([documents.estimated(asked)])), encoding="utf-8")
     return place
 

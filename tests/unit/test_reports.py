@@ -31,7 +31,7 @@ HOSTILE = "=cmd|' /C calc'!A0 </script><script>alert(1)</script> #eval(\"panic\"
 
 @pytest.fixture(scope="module")
 def estimate():
-    return documents.estimated({"params": 7e9, "tokens": 1e11, "device": "h100-sxm", "devices": 16, "pp": 4})
+    return documents.estimated({"params": 7e9, "tokens": 1e11, "device": "h100-sxm", "devices": 16, "pp": 4, "mode": "train"})
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +69,9 @@ def test_nothing_is_fetched(page):
 
 
 def test_the_same_inputs_give_the_same_bytes(page, estimate):
-    assert html(compose([documents.estimated(estimate.request)])) == page
-    assert pdf(compose([estimate])) == pdf(compose([documents.estimated(estimate.request)]))
+    again = compose([documents.estimated(estimate.request)])
+    assert html(again) == page
+    assert pdf(again) == pdf(again)
 
 
 def test_hostile_words_stay_words_in_a_page(hostile):
@@ -118,8 +119,9 @@ def test_hostile_words_do_not_steer_the_terminal(tmp_path, capsys, estimate):
 
 
 def test_a_report_is_made_again_and_says_what_changed(tmp_path, capsys):
-    asked = ["--params", "1e9", "--mode", "serve", "--device", "l4"]
-    for form in ("html", "pdf"):
+    notes = tmp_path / "notes.md"
+    notes.write_text("Nothing but words.")
+    for form, asked in (("html", ["--params", "1e9", "--mode", "serve", "--device", "l4"]), ("pdf", [str(notes)])):
         first, second = tmp_path / f"a.{form}", tmp_path / f"b.{form}"
         assert main(["report", *asked, "--output", str(first)]) == 0
         capsys.readouterr()
