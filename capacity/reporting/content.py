@@ -79,7 +79,7 @@ class Figure(Record):
 class Step(Record):
     """One step of a derivation.
 
-    left, body: the formula, as trees of `mathematics`; where: the author's named parts, likewise. put_in: the formula with
+    left, body: the formula, as trees of `mathematics`, None for a plain sum of its inputs; where: the author's named parts, likewise. put_in: the formula with
     the numbers, as text. value: the result. inputs: name, value, where it is from.
     """
 

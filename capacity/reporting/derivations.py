@@ -10,6 +10,7 @@ from capacity.formula import Sourced, Traced
 from capacity.rendering import words
 from capacity.reporting import mathematics
 from capacity.reporting.content import Derivation, Step
+from capacity.reporting.mathematics import spoken
 
 MOST_STEPS = 9
 _TIMES = "·"
@@ -28,7 +29,7 @@ def derive(
     while queue and len(steps) < most:
         key, part, unit, level = queue.pop(0)
         part = unscaled(part)
-        if not isinstance(part, Traced):
+        if not isinstance(part, Traced) or (level and not part):
             continue
         unit = unit or unit_of(part, key)
         if level and part.call.formula.name == "scaled":  # a repetition explains nothing that its parts do not
@@ -61,7 +62,7 @@ def _step(name: str, value: Traced, unit: str, level: int) -> tuple[Step, list[t
             for key, part in terms
         )
         inner = [(str(key), part, unit) for key, part in terms if part]
-        left, body, where, put_in, about = mathematics.name(name), mathematics.SUM, [], "", "the sum of"
+        left, body, where, put_in, about = None, None, [], "", "the sum of"
     elif formula.name == "scaled":
         each, times = call.inputs["each"], call.inputs["times"]
         inputs = (("each", quantity(each, unit), _from(each)), ("times", quantity(times, "1"), _from(times)))
@@ -73,21 +74,21 @@ def _step(name: str, value: Traced, unit: str, level: int) -> tuple[Step, list[t
         units = {key: unit_of(part, key) for key, part in parts.items()}
         inputs = tuple(
             (
-                _spoken(key),
+                spoken(key),
                 quantity(part, units[key]),
                 _from(part, "in the formula" if formula.defaults.get(key) == part else ""),
             )
             for key, part in parts.items()
             if not isinstance(part, dict)
         )
-        inner = [(_spoken(key), part, units[key]) for key, part in parts.items() if isinstance(part, Traced)]
+        inner = [(spoken(key), part, units[key]) for key, part in parts.items() if isinstance(part, Traced)]
         left = mathematics.symbol(formula.symbol)
         body, where = mathematics.body(formula)
         texts = {key: quantity(part, units[key], factor=True) for key, part in parts.items()}
         put_in = derivation.substituted(formula)(texts, _TIMES)
         about = formula.derivation.strip().partition("\n")[0]
     return Step(
-        name=words.label(name) if level == 0 else _spoken(name),
+        name=words.label(name) if level == 0 else spoken(name),
         left=left,
         body=body,
         where=tuple(where),
@@ -100,12 +101,8 @@ def _step(name: str, value: Traced, unit: str, level: int) -> tuple[Step, list[t
     ), inner  # fmt: skip
 
 
-def _spoken(name: str) -> str:
-    return name.replace("_", " ")
-
-
 def _called(value: float, otherwise: str) -> str:
-    return _spoken(value.call.formula.name) if isinstance(value, Traced) else otherwise
+    return spoken(value.call.formula.name) if isinstance(value, Traced) else otherwise
 
 
 def _from(value: Any, otherwise: str = "") -> str:

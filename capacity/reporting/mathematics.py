@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Node = dict[str, Any]
 _GREEK = {"Sigma": "Σ", "times": "×", "beta": "β", "eta": "η", "tau": "τ"}
 _TIMES = "·"
+_LETTERS = ("_s", "_w", "_j", "_g")
 
 
 def symbol(text: str) -> Node:
@@ -41,7 +42,7 @@ def body(formula: Formula) -> tuple[Node, list[Node]]:
         return {"k": "sum", "of": [{"k": "sub", "of": [_id("x"), _id("i")]}]}, []
     result, parts = symbolic(formula)
     setter = _Setter({expression: name for name, expression in parts.items()})
-    equations = [_row([_id(_spoken(name)), _op("="), setter.own(part)]) for name, part in parts.items()]
+    equations = [_row([_id(spoken(name)), _op("="), setter.own(part)]) for name, part in parts.items()]
     return setter.node(result), equations
 
 
@@ -57,8 +58,10 @@ def _row(nodes: list[Node]) -> Node:
     return nodes[0] if len(nodes) == 1 else {"k": "row", "of": nodes}
 
 
-def _spoken(name: str) -> str:
-    return name.replace("_", " ")
+def spoken(name: str) -> str:
+    """A parameter's name as words; seconds, watts and the like go without their letter, which its value shows."""
+    bare = name.rpartition("_")[0] if name.endswith(_LETTERS) and not name.endswith("_per_s") else name
+    return (bare or name).replace("_", " ")
 
 
 class _Setter:
@@ -68,11 +71,11 @@ class _Setter:
         self.parts = parts
 
     def node(self, what: Any) -> Node:
-        return _id(_spoken(self.parts[what])) if what in self.parts else self.own(what)
+        return _id(spoken(self.parts[what])) if what in self.parts else self.own(what)
 
     def own(self, what: Any) -> Node:
         if what.is_Symbol:
-            return _id(_spoken(what.name))
+            return _id(spoken(what.name))
         if what.is_Number:
             return {"k": "num", "t": f"{float(what):.10g}".replace("-", "−")}
         if what.is_Add:
@@ -94,7 +97,7 @@ class _Setter:
         arguments = [self.node(argument) for argument in what.args]
         if name == "ceiling":
             return {"k": "ceil", "of": arguments}
-        return {"k": "call", "t": _spoken({"Max": "max", "Min": "min"}.get(name, name)), "of": arguments}
+        return {"k": "call", "t": spoken({"Max": "max", "Min": "min"}.get(name, name)), "of": arguments}
 
     def _flat(self, what: Any) -> list[Any]:
         return [
@@ -163,8 +166,7 @@ class _Setter:
 
 def name(text: str) -> Node:
     """A name of the account, such as train.step_time, as one symbol."""
-    return _id(_spoken(text.rpartition(".")[2]))
+    return _id(spoken(text.rpartition(".")[2]))
 
 
-SUM: Node = {"k": "sum", "of": [{"k": "sub", "of": [_id("x"), _id("i")]}]}
 SCALED: Node = _row([_id("each"), _op(_TIMES), _id("times")])

@@ -18,6 +18,7 @@ pytest.importorskip("typst")
 from formulary import formulas
 
 from capacity.cli import main
+from capacity.derivation import expression
 from capacity.errors import FileFormatError
 from capacity.formula import ledger
 from capacity.reporting import documents, mathematics, provenance
@@ -31,7 +32,9 @@ HOSTILE = "=cmd|' /C calc'!A0 </script><script>alert(1)</script> #eval(\"panic\"
 
 @pytest.fixture(scope="module")
 def estimate():
-    return documents.estimated({"params": 7e9, "tokens": 1e11, "device": "h100-sxm", "devices": 16, "pp": 4, "mode": "train"})
+    return documents.estimated(
+        {"params": 7e9, "tokens": 1e11, "device": "h100-sxm", "devices": 16, "pp": 4, "mode": "train"}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -155,10 +158,18 @@ def test_a_configuration_that_is_gone_is_remembered(tmp_path, capsys):
 def test_every_formula_is_set(formula):
     pytest.importorskip("sympy")
     right, where = mathematics.body(formula)
-    shown = json.dumps([mathematics.symbol(formula.symbol), right, where])
+    assert list(_nodes([mathematics.symbol(formula.symbol)]))
+    told = {node["t"] for node in _nodes([right, *where]) if node["k"] == "id"}
+    written = expression(formula)
     for parameter in formula.parameters:
-        if parameter != "terms":
-            assert parameter.replace("_", " ") in shown or f"{parameter} *" in shown or "0" in shown
+        if re.search(rf"\b{parameter}\b", written):
+            assert mathematics.spoken(parameter) in told
+
+
+def _nodes(trees):
+    for node in trees:
+        yield node
+        yield from _nodes(node.get("of", ()))
 
 
 def test_a_file_that_is_no_document_is_one_line(tmp_path, capsys):
