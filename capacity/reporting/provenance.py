@@ -84,6 +84,10 @@ def _numbers(data: Any, name: str) -> Iterator[tuple[str, float]]:
         for key, value in data.items():
             if key not in ("rows", "worst", "request", "assumptions", "sensitivities", "schema", "space", "seconds"):
                 yield from _numbers(value, f"{name}.{key}")
+    elif isinstance(data, list):
+        for one in data:
+            if isinstance(one, dict) and "method" in one:
+                yield from _numbers(one, f"{name}.{one['method']}")
     elif isinstance(data, (int, float)) and not isinstance(data, bool):
         yield name, float(data)
 

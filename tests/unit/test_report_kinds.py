@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import runpy
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +17,7 @@ pytest.importorskip("pandas")
 import capacity
 from capacity.cli import main
 from capacity.errors import FileFormatError, InputError
-from capacity.reporting import documents
+from capacity.reporting import documents, provenance
 from capacity.reporting.content import figures, tables
 from capacity.reporting.figures import stores, sweeps
 from capacity.reporting.page import MOST_BYTES, html
@@ -160,3 +162,14 @@ def test_python_makes_reports():
     assert capacity.report(answer, format="pdf").startswith(b"%PDF")
     with pytest.raises(InputError):
         capacity.report("nothing")
+
+
+def test_the_index_of_published_reports_is_made():
+    made = runpy.run_path("reports/make.py")
+    assert made["index"]() == Path("reports/README.md").read_text(encoding="utf-8"), "run: python reports/make.py"
+    for name, *_ in made["REPORTS"]:
+        page, paper = (made["place"](name, form) for form in made["FORMATS"])
+        kept, same = provenance.read(str(page)), provenance.read(str(paper))
+        assert kept["inputs"] == same["inputs"]
+        assert kept["results"]
+        assert page.stat().st_size < MOST_BYTES
