@@ -168,6 +168,9 @@ KEYS = (
     "prefill_attention_dp",
     "draft_tokens",
     "acceptance",
+    "adapters",
+    "host_share",
+    "host_bandwidth",
 )
 
 
@@ -236,8 +239,10 @@ def read_case(request: dict[str, Any]) -> Case:
         folders = (*folders, measured_folder())
     elif THIS_MACHINE in (request.get("host"), request.get("storage")):
         folders = (*folders, platform_folder())
+    if request.get("mode") in PHASES:
+        request = _phase(request)
     assumptions = Assumptions()
-    mode = one_of("--mode", request.get("mode"), MODES)
+    mode = one_of("--mode", request.get("mode"), (*MODES, *PHASES))
     model, shapes = _model(request, folders, assumptions)
     modes: tuple[str, ...] = (mode,) if mode else ("train", "serve")
     if request.get("mtp"):
@@ -254,6 +259,21 @@ def read_case(request: dict[str, Any]) -> Case:
         kept["plain cluster"] = cluster
         cluster = protect(cluster, request, folders, assumptions)
     return Case(request, modes, model, shapes, cluster, profile, assumptions, {}, devices, folders, kept)
+
+
+# Halves of serving that can be asked for alone.
+PHASES = ("decode", "prefill")
+
+
+def _phase(request: dict[str, Any]) -> dict[str, Any]:
+    """One half of serving as a question of the whole: reading prompts is answers of one token, one at a time."""
+    if request["mode"] == "decode":
+        return request | {"mode": "serve"}
+    if "output_len" in request:
+        raise InputError(
+            "--mode prefill reads prompts and writes one token; leave --output-len out, or use --mode serve"
+        )
+    return {"concurrency": 1} | request | {"mode": "serve", "output_len": 1}
 
 
 def _model(

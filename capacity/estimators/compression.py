@@ -11,6 +11,7 @@ from capacity.estimators.case import read_case
 from capacity.estimators.lowering import Tokens, active_parameter_count, lower, parameter_count
 from capacity.estimators.serving import serving_quantities
 from capacity.record import Record, replace
+from capacity.spec.model import COLUMN, REPLICATED, ROW, Attention, FeedForward
 from capacity.toml_file import read_toml
 
 TYPE_CHECKING = False
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from capacity.spec.estimate import Quantity
-    from capacity.spec.model import ModelSpec
+    from capacity.spec.model import Linear, ModelSpec, Sublayer
 
 # Tokens a student is trained on where nothing is said, and the share of peak such training keeps.
 STUDENT_TOKENS, STUDENT_MFU = 1e11, 0.4
@@ -127,6 +128,8 @@ def _option(
 ) -> Option | None:
     if "layers" in method:
         model = without_layers(model, method["layers"])
+    if "rank_share" in method:
+        model = low_rank(model, method["rank_share"])
     asked = {key: method[key] for key in ("precision", "weight_bits", "kv_precision") if key in method}
     quality = tuple(_quality(one) for part in method.get("quality", ()) for one in known.get(part, ()))
     try:
@@ -215,6 +218,33 @@ def without_layers(model: ModelSpec, kept: float) -> ModelSpec:
     """A model with a share of its layers, evenly of each kind."""
     blocks = tuple(replace(block, count=max(round(block.count * kept), 1.0)) for block in model.blocks)
     return replace(model, name=f"{model.name} with {kept:.0%} of its layers", blocks=blocks)
+
+
+def low_rank(model: ModelSpec, kept: float) -> ModelSpec:
+    """A model whose maps of attention and dense feed-forward layers are products of two thin ones with a share of the weights.
+
+    out x in becomes out x r and r x in, with r (out + in) = kept x out x in: two products for each, one after the other.
+    """
+
+    def thin(layer: Sublayer) -> Sublayer:
+        if not isinstance(layer, (Attention, FeedForward)):
+            return layer
+        found: list[Linear] = []
+        for linear in layer.projections:
+            rank = max(
+                round(kept * linear.in_features * linear.out_features / (linear.in_features + linear.out_features)), 1
+            )
+            # Tensor parallelism cuts the side it cut before; the other factor is whole on every device.
+            first = linear.shard if linear.shard == ROW else REPLICATED
+            second = linear.shard if linear.shard == COLUMN else REPLICATED
+            found += [
+                replace(linear, name=f"{linear.name}.down", out_features=float(rank), bias=False, shard=first),
+                replace(linear, name=f"{linear.name}.up", in_features=float(rank), shard=second),
+            ]
+        return replace(layer, projections=tuple(found))
+
+    blocks = tuple(replace(block, sublayers=tuple(thin(layer) for layer in block.sublayers)) for block in model.blocks)
+    return replace(model, name=f"{model.name} at {kept:.0%} of its rank", blocks=blocks)
 
 
 def _quality(row: dict[str, Any]) -> Quality:

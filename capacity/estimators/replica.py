@@ -79,6 +79,8 @@ def machine_of(cluster: Cluster, service: Service) -> Machine:
         engine.half_accumulate,
         engine.warp_products,
         engine.unpacks,
+        service.adapters,
+        service.adapter_rank,
     )
 
 
@@ -127,6 +129,10 @@ def load_replica(
             busy = busy_of(found, machine, engine.law).with_share(
                 busy_of([*read.chunk, *read.core], machine, engine.law), others * read.chunks
             )
+        if room.offload is not None and not service.prefill_workers:
+            from capacity.estimators.serving_offload import with_host
+
+            step, prompt = with_host(model, workload, cluster, room, each, read.chunks, step, prompt, plan.tp * plan.pp)
         if plan.pp > 1.0 and not service.prefill_workers:
             # Chunks of one prompt follow each other through the stages.
             passed = schedule.pipelined_share(read.chunks, plan.pp)

@@ -109,15 +109,21 @@ def _uncertain(case: Case, service: Service) -> tuple[Uncertain, ...]:
 def _binding(load: Load) -> str:
     if not load.fits:
         return "memory"
+    # Products bind where they keep the device busier than their bytes do.
+    matrices = "compute" if load.busy.compute_s > load.busy.memory_s else "memory bandwidth"
     places = {
-        "weights": "memory bandwidth",
-        "experts": "memory bandwidth",
+        "weights": matrices,
+        "experts": matrices,
         "attention and KV cache": "memory bandwidth",
         "activations": "memory bandwidth",
         "recurrent state": "memory bandwidth",
         "small kernels": "launch latency",
         "engine": "launch latency",
         "launches": "launch latency",
+        "adapters": "memory bandwidth",
+        "host": "the host's memory",
+        "host cache": "the host's memory",
+        "host link": "the link to the host",
     }
     kinds: dict[str, float] = {}
     for name, seconds in load.step.items():

@@ -105,7 +105,9 @@ def _one_pass(case: Case, load: Load) -> Account:
         }
         if item == "request":
             values["tokens_per_s"] = Value(scaled(rate, workload.prompt_len), "1/s", "tokens read, all replicas")
-        return values | shared(factor, batch, batch, rate, item, f"{item}s")
+        found = values | shared(factor, batch, batch, rate, item, f"{item}s")
+        per_joule = 1.0 / found[f"energy_per_{item}"].mid
+        return found | {f"{item}s_per_joule": Value(per_joule, "1/J", "hosts, cooling and conversion included")}
 
     return quantities
 
@@ -171,6 +173,10 @@ def _shared(
                 scaled(money.usd_per_token(second, plan.devices + pool, rate), 1e6), "USD", note
             )
             values["cost_per_hour"] = Value(second * 3600.0 * (plan.devices + pool), "USD", "all replicas")
+        if load.room.host_bytes or load.room.host_token_bytes:
+            cached = load.room.host_token_bytes * load.room.context * load.running
+            kept = load.room.host_bytes * ranks + cached
+            values["offloaded_per_node"] = Value(kept, "byte", "of a replica, that its host keeps")
         if fewest is not None:
             values["fewest_devices"] = Value(fewest.devices, "1", "that hold the weights and one request")
         return values

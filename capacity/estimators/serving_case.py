@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from capacity.estimators.case import Case
+    from capacity.estimators.serving_offload import Offload
     from capacity.laws.engine import Engine
 
 # Machines of one person, where models are run for one user and in 4 bits.
@@ -37,6 +38,7 @@ class Service(Record):
     on average. receive_steps: decode steps after which the engine looks for new requests. sampled: tokens
     are drawn, not the likeliest taken.
     prefill_workers: replicas that only read prompts, laid out by prefill_plan, and hand the cache over (0: none).
+    offload: what the host keeps. adapters: low-rank adapters of adapter_rank that requests choose among (0: none).
     """
 
     engine: Engine
@@ -54,6 +56,9 @@ class Service(Record):
     sampled: bool = True
     prefill_workers: float = 0.0
     prefill_plan: Plan = Plan()
+    offload: Offload | None = None
+    adapters: float = 0.0
+    adapter_rank: float = 0.0
 
     @property
     def widths(self) -> dict[str, float]:
@@ -119,6 +124,7 @@ def read_service(case: Case) -> tuple[Workload, Service]:
         formats=formats,
         kv_format={"fp8": "fp8", "int8": "int8", "int4": "int4", "nvfp4": "int4"}.get(cache, "bf16"),
         kv_bytes=kv_bits / 8.0,
+        offload=_offload(case, engine),
         **_habits(case),
     )
     precision = Precision(service.formats[""][1] * 8.0, 16.0, 0.0, 0.0, kv_bits, FORMATS[word][1])
@@ -126,6 +132,14 @@ def read_service(case: Case) -> tuple[Workload, Service]:
         mode="serve", prompt_len=prompt, output_len=output, concurrency=concurrency, precision=precision
     )
     return workload, service
+
+
+def _offload(case: Case, engine: Engine) -> Offload | None:
+    if not any(name in case.request for name in ("offload", "host_share", "host_bandwidth")):
+        return None
+    from capacity.estimators.serving_offload import read_offload
+
+    return read_offload(case, engine)
 
 
 def _cache_format(case: Case, engine: Engine, formats: dict[str, tuple[str, float]]) -> str:
@@ -187,6 +201,13 @@ def _habits(case: Case) -> dict[str, Any]:
         found |= {"prefill_workers": workers, "prefill_plan": pool}
     elif any(f"prefill_{name}" in case.request for name in ("tp", "ep", "attention_dp")):
         raise InputError("a layout of prefill workers is given without --prefill-workers: say how many there are")
+    adapters = case.number("adapters", "1", 1.0, 1e5, whole=True)
+    if adapters:
+        rank = take(
+            "rank of adapters", case.number("lora_rank", "1", 1.0, 4096.0, whole=True), 16.0, "1", "a usual rank"
+        )
+        found |= {"adapters": adapters, "adapter_rank": rank}
+        case.assumptions.note("adapters", adapters, "1", "user", "of attention and dense layers, in 16 bits")
     drafted = case.number("draft_tokens", "1", 1.0, 64.0, whole=True)
     if drafted:
         rate = take(

@@ -82,7 +82,8 @@ class Machine(Record):
     formats: by precision group ("" any other) the format's name and stored bytes of a weight; kv_format and kv_bytes:
     of the cache. reach and pace: shares of the
     memory bandwidth and of the peak that this architecture reaches where those whose kernels were measured reach all. half_accumulate: products add up in 16
-    bits; warp_products: in the instructions that older tensor cores had too; unpacks: narrow weights are written out in 16 bits for many rows.
+    bits; warp_products: in the instructions that older tensor cores had too; unpacks: narrow weights are written out in 16 bits for many rows. adapters: low-rank
+    adapters of adapter_rank that requests choose among.
     """
 
     cluster: Cluster
@@ -94,6 +95,8 @@ class Machine(Record):
     half_accumulate: bool = False
     warp_products: bool = False
     unpacks: bool = False
+    adapters: float = 0.0
+    adapter_rank: float = 0.0
 
     @property
     def memory_bytes_per_s(self) -> float:
@@ -182,6 +185,8 @@ def kernels(table: tuple[Op, ...], tokens: float, plan: Plan, machine: Machine) 
             alone = key != fused or whole.shard == "row"
             fused = key
             found.append(_product(op, machine, 1.0 if alone else 0.0))
+            if machine.adapters and takes_adapter(op):
+                found.append(_adapter(op, machine, 2.0 if alone else 0.0))
             if machine.unpacks and op.m >= UNPACKED_ROWS:
                 found += _unpacked(op, machine)
         elif op.kind == "gemm":
@@ -216,6 +221,27 @@ def _product(op: Op, machine: Machine, launches: float) -> Kernel:
         unpack=format,
         launches=op.count * launches,
         launch=f"gemm.{format}",
+    )
+
+
+def takes_adapter(op: Op) -> bool:
+    """Whether a map has an adapter where a model has any: those of attention and of dense feed-forward layers."""
+    return op.kind == "gemm" and op.copies == 1.0 and op.part not in ("head", "router", "expert")
+
+
+def _adapter(op: Op, machine: Machine, launches: float) -> Kernel:
+    """Two grouped products of low rank beside a map: each token through the adapter of its request."""
+    elements = machine.adapter_rank * (op.n + op.k)
+    used = traffic.experts_touched(machine.adapters, 1.0, op.m) if machine.adapters > 1.0 else 1.0
+    return Kernel(
+        "adapters",
+        f"{op.name}, adapters",
+        memory_s=op.count * used * elements * 2.0 / machine.memory_bytes_per_s,
+        bandwidth="gemm.bf16",
+        work_s=op.count * 2.0 * op.m * elements / machine.peak("bf16"),
+        peak="expert.bf16",
+        launches=op.count * launches,
+        launch="gemm.bf16",
     )
 
 

@@ -357,6 +357,37 @@ def tail_token_s(
     return slow
 
 
+@formula(unit="s", symbol="t_host")
+def host_layers_s(
+    read_bytes: float, host_bytes_per_s: float, share_of_bandwidth: float, layers: float, layer_s: float
+) -> float:
+    """Time of a step's part that the cores of a host compute: bytes at the reached bandwidth, and a fixed time a layer."""
+    return read_bytes / (host_bytes_per_s * share_of_bandwidth) + layers * layer_s
+
+
+@formula(unit="s", symbol="t_host_p")
+def host_prompt_s(
+    host_bytes: float,
+    link_bytes_per_s: float,
+    chunks: float,
+    work_flop: float,
+    host_flop_per_s: float,
+    share_of_peak: float,
+) -> float:
+    """Time of a prompt's part that a host keeps: its weights are sent to the device for each chunk, or its cores multiply.
+
+    1. Whichever is faster.
+    """
+    sent = chunks * host_bytes / link_bytes_per_s
+    return ops.minimum(sent, work_flop / (host_flop_per_s * share_of_peak))
+
+
+@formula(unit="s", symbol="W_link")
+def link_wait_s(device_s: float, streamed_bytes: float, link_bytes_per_s: float) -> float:
+    """Wait of a step for weights that stream in while it computes: what the link takes longer."""
+    return ops.maximum(streamed_bytes / link_bytes_per_s - device_s, device_s * 0.0)
+
+
 @formula(unit="1", symbol="n_rep")
 def replicas_needed(requests_per_s: float, finished_per_s: float) -> float:
     """Replicas, each of which finishes so many, that keep up with a rate."""

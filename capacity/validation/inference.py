@@ -101,7 +101,7 @@ def _predicted(row: dict[str, Any], key: str) -> list[dict[str, Any]]:
     assumed: list[str] = []
     why = ""
     try:
-        device = device_named(str(row["device"]))
+        device = device_named(host_of(row).get("beside", str(row["device"])))
         common |= {"kind": kind_of(device), "class": engine_of(row, device)}
         request, assumed = request_of(row)
         load, quantities = serving_quantities(read_case(request))
@@ -236,6 +236,7 @@ _ENGINES = (
     # What TinyChat is compared with under this name reads weights at 86 % of the bandwidth: no host is in its way.
     ("huggingface fp16", "mlc-llm"),
     ("exllama", "exllamav2"),
+    ("ktransformers", "llama.cpp"),
     ("llama.cpp", "llama.cpp"),
     ("ollama", "llama.cpp"),
     ("ik_llama", "llama.cpp"),
@@ -264,13 +265,8 @@ _ENGINES = (
 def request_of(row: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The question of `capacity estimate` that a row answers, and what had to be assumed to ask it."""
     assumed: list[str] = []
-    if (
-        "offload" in word(row, "device").lower()
-        or "flexgen" in word(row, "engine").lower()
-        or "ktransformers" in word(row, "engine").lower()
-    ):
-        raise CapacityError("weights kept on the host are not modelled")
-    device = device_named(str(row["device"]))
+    kept = host_of(row)
+    device = device_named(kept.pop("beside", str(row["device"])))
     model = model_of_shape(str(row["model"]), {name: number(row, name) for name in SHAPE})
     engine = engine_of(row, device)
     precision, bits = precision_of(row, model, device, engine)
@@ -296,10 +292,33 @@ def request_of(row: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         "burst": 0.0,
         "sampling": "sampled" if _answers_freely(row) else "greedy",
         "output_variation": ANSWERS_VARY if _answers_freely(row) else None,
+        **kept,
         **layout_of(row, engine, model, device, bits or FORMATS.get(precision, (4.5, ""))[0]),
     }
     request["concurrency"] = max(round(_requests(row) / request["dp"]), 1)
     return {name: value for name, value in request.items() if value is not None}, assumed
+
+
+_BESIDE = re.compile(r"\+\s*(.+?)\s*\(cpu offload\)", re.IGNORECASE)
+# Memory of a socket with eight channels of DDR5-4800, which hosts of such runs have; a cloud host's beside a T4.
+_SOCKET_BYTES_PER_S, _CLOUD_BYTES_PER_S = 3.07e11, 1e11
+
+
+def host_of(row: dict[str, Any]) -> dict[str, Any]:
+    """What a row's host keeps of the model, as options; "beside": the card that computes, where the row names both."""
+    notes, engine = word(row, "notes").lower(), word(row, "engine").lower()
+    beside = _BESIDE.search(word(row, "device"))
+    if beside:
+        sockets = 1.0 if "single socket" in notes else 2.0
+        return {
+            "beside": re.sub(r"(\d)D$", r"\1 D", beside[1]),
+            "offload": "experts",
+            "host_bandwidth": sockets * _SOCKET_BYTES_PER_S,
+        }
+    if "flexgen" in engine and "all on gpu" not in notes:
+        place = {"offload_to": "nvme"} if "to disk" in notes else {}
+        return {"offload": "weights,cache", "host_bandwidth": _CLOUD_BYTES_PER_S, **place}
+    return {}
 
 
 def usual_lengths(row: dict[str, Any], metric: str) -> tuple[float, float]:

@@ -9,7 +9,7 @@ import pytest
 from capacity.catalogue import load_model
 from capacity.cli import main
 from capacity.errors import InputError
-from capacity.estimators.compression import compress, without_layers
+from capacity.estimators.compression import compress, low_rank, without_layers
 from capacity.estimators.lowering import Tokens, lower, parameter_count
 
 
@@ -86,3 +86,13 @@ def test_the_command_says_it_in_eighty_columns_and_in_json(capsys, monkeypatch):
     assert {one["method"] for one in answer["methods"]} >= {"none", "int4-awq", "kv-int8"}
     assert main(["compress"]) == 2
     assert main(["compress", "--model", "llama-3.1-8b", "--memory", "8 parsecs"]) == 2
+
+
+def test_thin_products_keep_their_share_of_the_weights_and_read_less(small):
+    model = load_model("llama-3.1-8b")
+    thin = low_rank(model, 0.8)
+    outside = 2 * 128256 * 4096  # embedding and head stay whole
+    whole, kept = (parameter_count(lower(one, Tokens())) - outside for one in (model, thin))
+    assert kept == pytest.approx(0.8 * whole, rel=1e-3)
+    assert small["int4-low-rank-20"].memory.mid < small["int4-awq"].memory.mid
+    assert small["low-rank-20"].quality is None
