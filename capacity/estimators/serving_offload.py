@@ -57,7 +57,7 @@ class Offload(Record):
 def read_offload(case: Case, engine: Engine) -> Offload | None:
     """What the user wants the host to keep; None where nothing."""
     given = case.request.get("offload")
-    if given is None or case.modes != ("serve",):
+    if given in (None, "none") or case.modes != ("serve",):
         if "host_share" in case.request or "host_bandwidth" in case.request:
             raise InputError(
                 "--host-share and --host-bandwidth are of --mode serve with --offload: say what the host keeps"
