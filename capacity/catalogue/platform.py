@@ -191,7 +191,7 @@ def _protection(section: str, kind: str) -> Entry:
 
     entry = read_entry(os.path.join(SHIPPED, "protection.toml"), CATALOGUE)
     tables = entry.table(section)
-    found = tables and (tables.table(kind) or tables.table("other"))
+    found = tables and tables.table(kind)
     if not found:
         raise entry.error(f"[{section}.{kind}] is missing")
     return found

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 # Metrics every second and text, of one device.
 LOG_BYTES_PER_S = 200.0
+# Sound and film are read in clips of so many seconds.
+CLIP_S = 10.0
 # A machine of the cluster that prepares data.
 PREPARE_CORES, MACHINE_CORES, MACHINE_BYTES_PER_S, SKEW = 4096.0, 64.0, 3.125e9, 1.3
 # Cores of a host for one device: two processors of 48 to 56 for eight.
@@ -104,6 +106,8 @@ def _account(case: Case, run: Run, values: Mapping[str, Value], upkeep: Upkeep) 
         cores / MACHINE_CORES
     )
     plain = _unprotected_step(case, run)
+    # A sequence of tokens, a clip of sound or film, one picture.
+    read_together = {"token": run.workload.seq_len, "second": CLIP_S}
     staged = stages(upkeep.dataset, upkeep.host)
 
     def quantities(factor: Mapping[str, float]) -> dict[str, Value]:
@@ -115,7 +119,7 @@ def _account(case: Case, run: Run, values: Mapping[str, Value], upkeep: Upkeep) 
         steps_s = run.workload.tokens / rate
         collected = total({part.kind.id: part.collected for part in upkeep.dataset})
         prepared = total({part.kind.id: part.prepared for part in upkeep.dataset})
-        held = storage.retained_bytes(checkpoint, upkeep.retained, run_s, upkeep.milestone_s)
+        held = storage.retained_bytes(checkpoint, upkeep.retained, run_s, saving.interval_s, upkeep.milestone_s)
         logs = storage.log_bytes(devices, log_rate, run_s)
         kept = total({"data set": upkeep.dataset_kept(), "checkpoints": held, "logs": logs})
         feed = total({part.kind.id: part.samples * part.epochs * part.fed_each / steps_s for part in upkeep.dataset})
@@ -123,7 +127,7 @@ def _account(case: Case, run: Run, values: Mapping[str, Value], upkeep: Upkeep) 
             {
                 part.kind.id: storage.reads_per_s(
                     part.samples * part.epochs * part.fed_each / steps_s,
-                    part.fed_each * (run.workload.seq_len if part.kind.sample == "token" else 1.0),
+                    part.fed_each * read_together.get(part.kind.sample, 1.0),
                 )
                 for part in upkeep.dataset
             }
@@ -152,7 +156,7 @@ def _account(case: Case, run: Run, values: Mapping[str, Value], upkeep: Upkeep) 
             "storage_read": Value(saving.read_bytes_per_s, "byte/s", "given to all nodes"),
             "storage_write": Value(saving.write_bytes_per_s, "byte/s", "given to all nodes"),
             "feed": Value(feed, "byte/s", "read while training"),
-            "random_reads": Value(reads, "1/s", "one a sample or sequence"),
+            "random_reads": Value(reads, "1/s", "one a sequence, clip or picture"),
             "loader_cores_per_device": Value(loaders, "1", f"of about {float(host_cores):g} that a device has"),
             "save_time": Value(saving.write_s, "s", "of a checkpoint, to storage"),
             "save_stall": Value(saving.stall_s, "s", "training stands still for each"),

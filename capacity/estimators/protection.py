@@ -97,11 +97,12 @@ def read_protection(request: dict[str, Any], assumptions: Assumptions, cluster: 
     if CONFIDENTIAL in parts:
         from capacity.catalogue.platform import load_confidential
 
-        if cluster.device.kind == "GPU" and cluster.device.architecture not in ("hopper", "blackwell"):
+        generation = cluster.device.architecture.partition("-")[0]
+        if generation not in ("hopper", "blackwell"):
             raise InputError(
                 f"--encrypt confidential: {cluster.device.name} has no such mode; take a Hopper or Blackwell device"
             )
-        bounce, slowdown, most = load_confidential(cluster.device.architecture)
+        bounce, slowdown, most = load_confidential(generation)
         note("bounce buffer of a device", bounce, "byte/s", "catalogue", bounce.source)
         note(
             "confidential serving is slower by", slowdown, "fraction", "catalogue", f"to {most:.0%}: {slowdown.source}"

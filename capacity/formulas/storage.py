@@ -21,9 +21,16 @@ def redundant_bytes(kept_bytes: float, copies: float, data_parts: float, parity_
 
 
 @formula(unit="byte", symbol="Q_kept")
-def retained_bytes(checkpoint_bytes: float, retained: float, run_s: float, milestone_s: float) -> float:
-    """Checkpoints that lie there at the end of a run: the last `retained`, and one for good every milestone_s."""
-    return checkpoint_bytes * (retained + run_s / milestone_s)
+def retained_bytes(
+    checkpoint_bytes: float, retained: float, run_s: float, interval_s: float, milestone_s: float
+) -> float:
+    """Checkpoints that lie there at the end of a run.
+
+    1. The last `retained`, or as many as the run writes, one every interval_s and one at its end.
+    2. One kept for good every milestone_s.
+    """
+    last = ops.minimum(retained, run_s / interval_s + 1.0)
+    return checkpoint_bytes * (last + run_s / milestone_s)
 
 
 @formula(unit="byte", symbol="Q_log")

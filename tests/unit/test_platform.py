@@ -228,6 +228,19 @@ def test_redundancy_and_retention_are_on_disks():
     assert kept(milestone="1d").quantities["checkpoints_held"].mid > 1.5 * checkpoint * 10
 
 
+def test_a_short_run_keeps_no_more_than_it_writes():
+    found = capacity.estimate(model="llama-3.1-8b", mode="finetune", storage="aws-efs").sections["platform"].quantities
+    run = capacity.estimate(model="llama-3.1-8b", mode="finetune", storage="aws-efs").sections["finetune"].quantities
+    written = run["run_time"].mid / found["save_interval"].mid
+    assert written < 1.0
+    assert found["checkpoints_held"].mid == pytest.approx((written + 1.0) * run["checkpoint"].mid)
+
+
+def test_sound_is_read_in_clips():
+    found = platform(dataset="audio:680000h").quantities
+    assert found["feed"].mid / found["random_reads"].mid == pytest.approx(10 * 17400)
+
+
 def test_protection_costs_what_its_engines_lack():
     macsec = platform(storage="tectonic-llama3", encrypt="in-transit").quantities
     software = platform(storage="tectonic-llama3", encrypt="in-transit", transit="software", cipher_cores=4).quantities
