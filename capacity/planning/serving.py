@@ -358,6 +358,10 @@ def _remedies(results: Sequence[Found], rows: Sequence[Row], within: Any) -> Ite
 
 
 def _warnings(row: Row) -> tuple[str, ...]:
+    found = []
     if row.service.widths[""] < 2.0 and not row.site.case.model.weight_format:
-        return (f"what {row.service.word} weights cost in quality is not weighed: see `capacity compress`",)
-    return ()
+        found.append(f"what {row.service.word} weights cost in quality is not weighed: see `capacity compress`")
+    promise = row.site.promise
+    if promise.ttft_s == promise.tpot_s == inf and row.site.running is None:
+        found.append("nothing is promised, so loads grow as long as memory holds them: give --ttft-slo and --tpot-slo")
+    return tuple(found)

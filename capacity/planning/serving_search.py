@@ -12,7 +12,7 @@ from capacity.estimators.replica import load_replica
 from capacity.estimators.replica_memory import room_of
 from capacity.estimators.service import PERCENTILE, TPOT_S, TTFT_S, Promise, point
 from capacity.estimators.serving_account import account_of
-from capacity.estimators.serving_case import read_service
+from capacity.estimators.serving_case import PERSONAL, read_service
 from capacity.formula import total
 from capacity.formulas import money, schedule
 from capacity.planning.space import divisors
@@ -103,10 +103,13 @@ def read_site(request: dict[str, Any], most_bytes: float | None) -> Site:
     devices = case.devices
     if devices is None and not rate_given:
         devices = float(case.cluster.devices_per_node)
+    running = case.number("concurrency", "1", 1.0, 1e6, whole=True)
+    if running is None and not asked and not rate_given and case.cluster.device.segment in PERSONAL:
+        running = 1.0  # one person's machine, and nothing is promised to others
     usable = service.engine.memory_share * case.cluster.device.memory_bytes
     return Site(
         case, workload, service, devices, promise.rate or None, promise,
-        usable if most_bytes is None else min(usable, most_bytes), case.number("concurrency", "1", 1.0, 1e6, whole=True),
+        usable if most_bytes is None else min(usable, most_bytes), running,
         {name: request[name] for name in ("precision", "kv_precision", "engine") if name in request},
     )  # fmt: skip
 

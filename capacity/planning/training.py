@@ -123,6 +123,8 @@ def _mode(question: Question) -> str:
 
 
 def _field(question: Question) -> Field:
+    if _mode(question) == "rlhf":
+        raise InputError("a loop of generation and training is priced by `capacity estimate --mode rlhf`, not planned")
     surveys = []
     for request in question.variants:
         case = read_case({**request, "mode": request.get("mode", "train")})
@@ -174,7 +176,7 @@ def options_of(plan: Plan) -> dict[str, Any]:
     """A layout in the words of `capacity estimate`."""
     options: dict[str, Any] = {name: int(getattr(plan, name)) for name in ("tp", "pp", "zero", "micro_batch")}
     options["interleave"] = int(plan.interleave)
-    options["recompute"] = plan.recompute
+    options["recompute"] = ",".join(plan.rebuilt) or plan.recompute
     options |= {name: int(getattr(plan, name)) for name in ("cp", "ep", "replicas") if getattr(plan, name) != 1.0}
     if plan.etp is not None:
         options |= {"ep": int(plan.ep), "etp": int(plan.etp)}
@@ -269,7 +271,7 @@ def _parts(field: Field, place: int) -> dict[str, float]:
     found, row = field.at(place)
     block = found.blocks[int(found.columns["block"][row])]
     rows = np.array([int(found.columns["row"][row])])
-    parts = found.prices.parts(found.prices.terms(block, rows))
+    parts = found.prices.parts(found.prices.terms(block, rows)) | {"models beside": found.prices.guided(block, rows)}
     return {name: float(np.ravel(value)[0]) for name, value in parts.items()}
 
 

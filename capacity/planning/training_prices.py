@@ -9,11 +9,12 @@ from __future__ import annotations
 import numpy as np
 
 from capacity.estimators import feeding
+from capacity.estimators.layout import expert_count
 from capacity.estimators.lowering import Tokens, lower
 from capacity.estimators.training_memory import training_memory, weights_of
 from capacity.estimators.training_run import machine_of
 from capacity.estimators.training_terms import Terms, local_of, price_terms, streamed_s
-from capacity.estimators.training_time import assemble
+from capacity.estimators.training_time import assemble, evaluation_time, forward_time
 from capacity.formulas import schedule
 from capacity.planning.space import Kind
 from capacity.record import fields, replace
@@ -112,8 +113,32 @@ class TrainingPrices:
 
     def step(self, block: Block, rows: Index | slice) -> Column:
         """Seconds of a step."""
-        found = sum(self.parts(self.terms(block, rows)).values())
+        found = sum(self.parts(self.terms(block, rows)).values()) + self.guided(block, rows)
         return np.broadcast_to(np.asarray(found), block.cut[rows].shape)
+
+    def guided(self, block: Block, rows: Index | slice) -> Column | float:
+        """Seconds of a step that models take that go forward beside, such as a teacher; 0 without any."""
+        plan, machine = self.plan(block, rows), self.machine
+        found: Any = 0.0
+        for _, guide in self.workload.guides:
+            cut = plan if expert_count(guide) else replace(plan, ep=1.0, etp=None)
+            each = forward_time(guide, self.workload, cut, machine.network, machine.pricer, machine.stack)
+            found = found + each * self.cuts.rounds[block.cut[rows]] * self.case.site_factor
+        return found
+
+    def beside(self, block: Block, rows: Index, step: Column) -> dict[str, Column]:
+        """Of runs that are evaluated or warm up: seconds of an evaluation, and what a sequence adds to a step."""
+        found: dict[str, Column] = {}
+        plan, machine, rounds = self.plan(block, rows), self.machine, self.cuts.rounds[block.cut[rows]]
+        if self.workload.eval_tokens:
+            found["evaluation_s"] = self.case.site_factor * evaluation_time(
+                self.case.model, self.workload, plan, machine.network, machine.pricer, machine.stack
+            )
+        if self.workload.ramp_tokens:
+            twice = sum(self.parts(replace(self.terms(block, rows), micro_batches=2.0 * rounds)).values())
+            twice = twice + 2.0 * self.guided(block, rows)
+            found["sequence_s"] = schedule.sequence_time_s(twice, step, rounds * plan.dp * plan.micro_batch)
+        return found
 
     def least(self, cp_kind: str, schedule: str, *, whole: bool) -> Column:
         """For each cut, seconds that no step of it is below: its kernels and exposed traffic, and nothing else.
@@ -190,8 +215,6 @@ class TrainingPrices:
     @property
     def experts(self) -> float:
         """Routed experts of a layer, 0 without."""
-        from capacity.estimators.layout import expert_count
-
         return expert_count(self.case.model)
 
 

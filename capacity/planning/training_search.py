@@ -170,6 +170,7 @@ def _values(found: Survey, places: Any) -> dict[str, Column]:
     for block, these, rows in found.by_block(places):
         for part in _chunks(np.arange(len(these))):
             plan = prices.plan(block, rows[part])
+            step = found.columns["step"][places[these[part]]]
             run = Run(
                 found.case.model,
                 prices.table(plan),
@@ -179,8 +180,9 @@ def _values(found: Survey, places: Any) -> dict[str, Column]:
                 prices.machine.cluster,
                 True,
                 {"all": found.columns["memory_per_device_bytes"][places[these[part]]]},
-                {"all": found.columns["step"][places[these[part]]]},
+                {"all": step},
                 prices.cuts.rounds[block.cut[rows[part]]],
+                **prices.beside(block, rows[part], step),
             )
             for name, value in account(found.case, run, alone=True)({}).items():
                 if name in QUANTITIES:

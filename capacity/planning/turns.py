@@ -74,11 +74,14 @@ def turns_of(
     ratio = own[near] / step[near]  # the objective follows the step, whatever it is
     prices = found.prices
     terms = _together([(these, prices.terms(block, rows)) for block, these, rows in found.by_block(near)], len(near))
+    taught = np.zeros(len(near))
+    for block, these, rows in found.by_block(near):
+        taught[these] = prices.guided(block, rows)
     here = int(np.flatnonzero(near == row)[0])
     for one in INPUTS:
         moved = False
         for factor in (one.low, one.high):
-            seconds = sum(prices.parts(*one.changed(terms, prices.stack, factor)).values())
+            seconds = sum(prices.parts(*one.changed(terms, prices.stack, factor)).values()) + taught
             moved |= _note(turns, one.name, factor, one.source, field, start + near, seconds * ratio, here)
         if not moved:
             steady.append(one.name)

@@ -13,17 +13,18 @@ from capacity.cli import main
 from capacity.errors import CapacityError
 from capacity.estimators.case import read_case
 from capacity.estimators.stacks import load_stack
+from capacity.estimators.training import account
 from capacity.estimators.training_run import price_run, read_workload
 from capacity.planning.front import undominated
 from capacity.planning.space import blocks_of, cuts_of
-from capacity.planning.training_search import survey
+from capacity.planning.training_search import limit_of, survey
 from capacity.rendering.choice import record, screen, short, thinned
 from capacity.rendering.style import Style
 from capacity.spec.plan import Plan
 
 SMALL = {"model": "llama-3.2-1b", "device": "a100-sxm-40gb", "devices": 8, "batch": 16, "seq_len": 1024, "tokens": 1e10}
 TINY = SMALL | {"devices": 4, "batch": 4, "seq_len": 512}
-ROUTED = TINY | {"model": "olmoe-1b-7b", "tp": 2, "device": "h100-sxm"}
+ROUTED = TINY | {"model": "olmoe-1b-7b", "tp": 2, "cp": 1, "device": "h100-sxm"}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,9 @@ def layouts(request):
     """Every layout of the space as a Plan, one by one."""
     case = read_case(request | {"mode": "train"})
     workload, devices = read_workload(case)
-    cuts = cuts_of(case.model, workload, devices, {name: float(request[name]) for name in ("tp",) if name in request})
+    cuts = cuts_of(
+        case.model, workload, devices, {name: float(request[name]) for name in ("tp", "pp", "cp") if name in request}
+    )
     for block in blocks_of(case.model, cuts, {}, load_stack("tuned")):
         rows = zip(block.cut, block.interleave, block.replicas, block.share, strict=True)
         for cut, interleave, replicas, share in rows:
@@ -65,6 +68,36 @@ def test_the_choice_is_the_least_of_all_priced_one_by_one(request_):
     alone = price_run(case, case.model, workload, case.cluster, devices, plan=found.plan(place))
     assert best == pytest.approx(sum(alone.time.values()), rel=1e-9)
     assert found.columns["memory_per_device_bytes"][place] == pytest.approx(sum(alone.memory.values()), rel=1e-9)
+
+
+def test_the_least_energy_is_the_least_of_all_priced_one_by_one():
+    asked = TINY | {"cp": 1, "pp": 2}
+    case = read_case(asked | {"mode": "train"})
+    workload, devices = read_workload(case)
+    runs = [price_run(case, case.model, workload, case.cluster, devices, plan=plan) for plan in layouts(asked)]
+    least = min(account(case, run, alone=True)({})["energy"].mid for run in runs)
+    found = survey(case, workload, devices, limit_of(case, None))
+    assert found.columns["energy_j"].min() == pytest.approx(least, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"teacher": "llama-3.1-8b"},
+        {"eval_tokens": 1e7, "eval_interval": 100},
+        {"ramp_tokens": 1e9},
+        {"recompute": "norms,ffn"},
+    ],
+    ids=["teacher", "evaluation", "ramp", "parts"],
+)
+def test_what_runs_beside_the_steps_is_in_the_choice(more):
+    found = capacity.plan(**SMALL, **more, zero=1, offload="none")
+    quantities = found.estimate.sections["train"].quantities
+    for name in ("step_time", "run_time"):
+        assert found.best.values[f"{name}_s"] == pytest.approx(quantities[name].mid, rel=1e-9)
+    assert found.best.values["memory_per_device_bytes"] == pytest.approx(quantities["memory_per_device"].mid, rel=1e-9)
+    with pytest.raises(CapacityError, match="rlhf"):
+        capacity.plan(**SMALL, mode="rlhf")
 
 
 def test_the_space_holds_what_people_run_and_nothing_illegal():
@@ -127,13 +160,14 @@ def test_undominated_keeps_one_of_equals():
 
 
 def test_several_numbers_of_devices_are_compared_and_limits_bind():
-    found = capacity.plan(**SMALL | {"devices": "4,8"}, objective="cost", price=2.0)
+    asked = SMALL | {"offload": "none", "recompute": "selective"}
+    found = capacity.plan(**asked | {"devices": "4,8"}, objective="cost", price=2.0)
     assert [one.values["cost_usd"] for one in found.tried] == sorted(one.values["cost_usd"] for one in found.tried)
     quick = found.tried[0].values["run_time_s"]
-    within = capacity.plan(**SMALL | {"devices": [4, 8]}, objective="cost", price=2.0, deadline=0.7 * quick)
+    within = capacity.plan(**asked | {"devices": [4, 8]}, objective="cost", price=2.0, deadline=0.7 * quick)
     assert within.best.values["run_time_s"] <= 0.7 * quick
     assert within.best.options["devices"] == 8
-    none = capacity.plan(**SMALL | {"devices": [4, 8]}, price=2.0, deadline="1 min")
+    none = capacity.plan(**asked | {"devices": [4, 8]}, price=2.0, deadline="1 min")
     assert none.best is None
     assert "deadline" in none.verdict
 
