@@ -1,7 +1,7 @@
 """How many complete training estimates a second one core makes, against Calculon on the same cases; and how memory and time grow.
 
-    python bench/sweep_rate.py rate [--calculon FOLDER]
-    python bench/sweep_rate.py growth [--rows 1e3,1e4,1e5,1e6,1e7]
+    python bench/sweep_rate.py rate [FOLDER OF CALCULON]
+    python bench/sweep_rate.py growth [1e3,1e4,1e5,1e6,1e7]
 
 `rate`: layouts of GPT-3 175B on 4,096 A100-80GB, every quantity of each. Both programs take the same layouts in turn, round by
 round, so that both see the same machine; time is processor time of one core. Calculon is not shipped here; get it with
@@ -32,19 +32,20 @@ TARGET, TARGET_RATIO = 300_000.0, 3000.0
 
 
 def layouts(rows: int) -> dict[str, np.ndarray]:
-    """Legal layouts, drawn with repetition: degrees, micro-batches, sharding, recomputation."""
-    degrees = [2**n for n in range(8)]
+    """Legal layouts: degrees, micro-batches, sharding, recomputation, and a batch and tokens that make every row another."""
     legal = [
         (tp, pp, DEVICES // (tp * pp), micro, zero, recompute)
-        for tp, pp in itertools.product(degrees[:4], (1, 2, 4, 8, 16, 32))
+        for tp, pp in itertools.product((1, 2, 4, 8), (1, 2, 4, 8, 16, 32))
         for micro in (1, 2, 4)
         for zero in (0, 1)
         for recompute in ("none", "selective", "full")
-        if BATCH % (DEVICES // (tp * pp) * micro) == 0
     ]
-    drawn = np.random.default_rng(0).integers(0, len(legal), rows)
+    random = np.random.default_rng(0)
+    drawn = random.integers(0, len(legal), rows)
     names = ("tp", "pp", "dp", "micro_batch", "zero", "recompute")
-    return {name: np.array(values)[drawn] for name, values in zip(names, zip(*legal, strict=True), strict=True)}
+    found = {name: np.array(values)[drawn] for name, values in zip(names, zip(*legal, strict=True), strict=True)}
+    found["batch"] = found["dp"] * found["micro_batch"] * random.integers(1, 65, rows)
+    return found | {"tokens": random.uniform(1e11, 1e13, rows)}
 
 
 def request(columns: dict[str, np.ndarray], **more: object) -> dict[str, object]:
@@ -54,10 +55,10 @@ def request(columns: dict[str, np.ndarray], **more: object) -> dict[str, object]
         "device": DEVICE,
         "mode": "train",
         "precision": "fp16",
-        "batch": BATCH,
         "seq_len": SEQ_LEN,
+        "interleave": 1,
     }
-    return shared | {"interleave": 1} | columns | more
+    return shared | columns | more
 
 
 def calculon_seconds(folder: str, columns: dict[str, np.ndarray], rows: range) -> float:
@@ -83,7 +84,7 @@ def calculon_seconds(folder: str, columns: dict[str, np.ndarray], rows: range) -
             "tensor_par_net": 0,
             "pipeline_par_net": 1,
             "data_par_net": 1,
-            "batch_size": BATCH,
+            "batch_size": int(columns["batch"][row]),
             "microbatch_size": int(columns["micro_batch"][row]),
             "datatype": "float16",
             "fused_activation": True,
@@ -206,8 +207,10 @@ def growth(counts: list[int]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("rate").add_argument("--calculon", metavar="FOLDER", help="a clone of its repository")
-    commands.add_parser("growth").add_argument("--rows", default="1e3,1e4,1e5,1e6,1e7")
+    commands.add_parser("rate").add_argument(
+        "calculon", metavar="FOLDER", nargs="?", help="a clone of Calculon's repository"
+    )
+    commands.add_parser("growth").add_argument("rows", nargs="?", default="1e3,1e4,1e5,1e6,1e7")
     single = commands.add_parser("one")
     single.add_argument("rows", type=int)
     single.add_argument("folder")

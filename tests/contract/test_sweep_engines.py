@@ -103,6 +103,9 @@ def test_dask_loses_no_row_with_a_worker(expected, tmp_path):
 @pytest.mark.filterwarnings("ignore")
 def test_spark_gives_the_same_rows(expected, tmp_path, monkeypatch):
     monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
+    # A virtual machine that starts soon rather than runs fast.
+    quick = '--driver-java-options "-XX:+UseSerialGC -XX:TieredStopAtLevel=1" --driver-memory 512m pyspark-shell'
+    monkeypatch.setenv("PYSPARK_SUBMIT_ARGS", quick)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
     found = sweep(GRID, SHARED, output=str(tmp_path / "rows"), block_rows=4 * BLOCK, engine="spark", jobs=2)
     assert found.rows == GRID.rows

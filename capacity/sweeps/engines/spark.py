@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from capacity.sweeps.engines import Blocks
     from capacity.sweeps.run import Part, Task
 
-# Blocks of one Spark job, each a partition: as many as keep a cluster busy, few enough to hold.
-BLOCKS_A_JOB = 256
+# Blocks of one Spark job, each a partition, for each core of the cluster: few enough to hold, enough to keep it busy.
+BLOCKS_A_CORE = 4
 _SCHEMA = "part binary"
 
 
@@ -37,10 +37,11 @@ def run(blocks: Blocks, task: Task, *, jobs: int = 1, address: str | None = None
             f"Spark does not start ({str(error).splitlines()[0][:80]}); it needs Java 17 or later"
         ) from None
     try:
-        while chunk := list(islice(blocks, BLOCKS_A_JOB)):
+        most = BLOCKS_A_CORE * max(session.sparkContext.defaultParallelism, 1)
+        while chunk := list(islice(blocks, most)):
             packed = [(pickle.dumps(block),) for block in chunk]
             rows = session.createDataFrame(session.sparkContext.parallelize(packed, len(packed)), "block binary")
-            for row in rows.mapInPandas(_worker(task), _SCHEMA).toLocalIterator():
+            for row in rows.mapInPandas(_worker(task), _SCHEMA).collect():
                 yield pickle.loads(row.part)  # noqa: S301 - made by `_worker` above
     finally:
         if own is None:
