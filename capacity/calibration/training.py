@@ -24,9 +24,9 @@ from capacity.calibration.training_parameters import (
     stacks_text,
 )
 from capacity.calibration.training_runs import read_runs, tables_in
-from capacity.calibration.training_scores import anchored, asked, figures, intervals
+from capacity.calibration.training_scores import anchored, asked, figures, intervals, routed_models
 from capacity.errors import InputError
-from capacity.estimators.stacks import FILE, load_stack
+from capacity.estimators.stacks import FILE, MOST_PACE, load_stack
 from capacity.estimators.training_terms import Terms
 from capacity.estimators.training_time import assemble
 from capacity.laws.kernels.parameters import Parameter
@@ -71,12 +71,15 @@ def predicted_s(values: Mapping[tuple[str, ...], float], runs: Runs) -> np.ndarr
         pace[architecture == name] = values[("pace", name)]
     for kind in RIDGE_PRIOR:
         built = runs.words["kind"] == kind
-        pace[built] *= (runs.ridge[built] / RIDGE) ** -values[("ridge", kind)]
+        pace[built] = np.minimum(pace[built] * (runs.ridge[built] / RIDGE) ** -values[("ridge", kind)], MOST_PACE)
     pace = pace * runs.watts ** values[("watts", "power")]
     for dtype, name in NARROW:
         chosen = (words["precision"] == dtype) & ((architecture == name) | (name == "other"))
         pace[chosen] *= values[("narrow", dtype, name)]
     columns["sustained"] = columns["sustained"] * pace
+    columns["grouped"] = columns["grouped"] * np.where(
+        np.isin(words["precision"], ("fp8", "fp4", "int8")), columns.pop("grouped_narrow"), 1.0
+    )
     for exposed, hidden in HIDDEN.items():
         columns[hidden] = 1.0 - np.minimum(columns.pop(exposed), 1.0)
     fixed = load_stack("eager")
@@ -121,11 +124,13 @@ def fit(
     return {names[name]: value for name, value in found.parameters.items()}
 
 
-def left_out(runs: Runs, known: Mapping[Key, tuple[float, float]], start: Mapping[Key, float]) -> np.ndarray:
-    """Seconds of each run's step by parameters fitted without any row of its publisher."""
+def left_out(
+    runs: Runs, known: Mapping[Key, tuple[float, float]], start: Mapping[Key, float], groups: np.ndarray
+) -> np.ndarray:
+    """Seconds of each run's step by parameters fitted without any row of its group ("": no group)."""
     result = predicted_s(start, runs)
-    for name in sorted(set(runs.family[runs.weight > 0.0])):
-        mine = runs.family == name
+    for name in sorted(set(groups[(runs.weight > 0.0) & (groups != "")])):
+        mine = groups == name
         others = type(runs)(**(runs.__dict__ | {"weight": np.where(mine, 0.0, runs.weight)}))
         values = fit(others, known, start) if others.weight.any() else {key: mid for key, (mid, _) in known.items()}
         result = np.where(mine, predicted_s(values, runs), result)
@@ -157,15 +162,24 @@ def calibrate(
     talk(f"{count} runs to fit")
     values = fit(runs, known)
     talk("leaving each publisher out")
-    seen, unseen = predicted_s(values, runs), left_out(runs, known, values)
+    seen, unseen = predicted_s(values, runs), left_out(runs, known, values, runs.family)
     scores = {
         name: {"in_sample": figures(seen, runs, rows), "left_out": figures(unseen, runs, rows)}
         for name, rows in asked(runs).items()
         if rows.any()
     }
+    routed = routed_models(runs)
+    if fresh and (routed != "").any():
+        talk("leaving each mixture of experts out")
+        others = left_out(runs, known, values, routed)
+        rows = routed != ""
+        scores["mixtures of experts, each model left out"] = {
+            "in_sample": figures(seen, runs, rows),
+            "left_out": figures(others, runs, rows),
+        }
     spans = {kind: span for kind, span in intervals(unseen, runs).items() if span["rows"] >= LEAST_RUNS or fresh}
-    helped, others = anchored(unseen, runs, {**old["interval"], **spans})
-    rows = others & np.array([setup.tier == "A" for setup in runs.setups])
+    helped, kept = anchored(unseen, runs, {**old["interval"], **spans})
+    rows = kept & np.array([setup.tier == "A" for setup in runs.setups])
     if rows.any():
         scores["tier A with three anchors"] = {
             "in_sample": figures(seen, runs, rows),

@@ -95,6 +95,15 @@ def figures(predicted: np.ndarray, runs: Runs, chosen: np.ndarray) -> dict[str, 
     return {name: round(float(value), 1) for name, value in zip(FIGURES, values, strict=True)}
 
 
+def routed_models(runs: Runs) -> np.ndarray:
+    """Which mixture of experts or latent attention a graded run trains, by the first word of its name; "" for others."""
+    names = [
+        setup.model.name.lower().split(" ")[0] if setup.kind in ROUTED and setup.tier in ("A", "B") else ""
+        for setup in runs.setups
+    ]
+    return np.array(names)
+
+
 def asked(runs: Runs) -> dict[str, np.ndarray]:
     """Rows of what is asked of the estimator, then of each publisher that was fitted on, by name."""
     publisher = np.array([setup.publisher for setup in runs.setups])

@@ -20,7 +20,8 @@ class Stack(Record):
 
     sustained: multiplies the architecture's sustained share of GEMM peak; attention: share of the benchmarked
     attention rate; elementwise: memory traffic over the fused minimum; cast: traffic of casting to narrow formats over
-    its minimum; grouped: time of grouped expert products over that of one product of their size. exposed_forward,
+    its minimum; grouped: time of grouped expert products over that of one product of their size, with
+    grouped_narrow beside it in 8 bits and fewer. exposed_forward,
     exposed_backward: share of tensor-parallel communication that is not hidden, exposed_hops of hand-overs between stages; selective: share of the forward pass that
     its policy of selective recomputation repeats beside attention. accumulation_bytes: traffic per local weight and
     micro-batch to accumulate gradients; optimizer_bytes: traffic per local weight of a step; overlap: share of the
@@ -40,6 +41,7 @@ class Stack(Record):
     elementwise: float
     cast: float
     grouped: float
+    grouped_narrow: float
     exposed_forward: float
     exposed_backward: float
     exposed_hops: float
@@ -77,6 +79,10 @@ ALIASES = {
     "transformers": "hugging-face",
 }
 _KIN = {"blackwell-ultra": "blackwell", "blackwell-rtx": "blackwell", "turing": "volta"}
+# However little compute an accelerator has for its bandwidth, its runs are this much faster than its kernels at most.
+MOST_PACE = 1.15
+# Formats of 8 and fewer bits, whose groups of rows are padded and scaled one by one.
+_NARROW = ("fp8", "fp4", "int8")
 FILE = "stacks.toml"
 WORDS = ("name", "title", "generation", "source")
 
@@ -110,6 +116,8 @@ def load_stack(name: str, device: Device | None = None, compute: str = "bf16") -
     architecture = "other" if device is None else kin(device)
     by_architecture = values["attention"]
     values["attention"] = by_architecture.get(architecture, by_architecture["other"])
+    if compute in _NARROW:
+        values["grouped"] = values["grouped"] * values["grouped_narrow"]
     if device is not None:
         values["sustained"] = values["sustained"] * _pace(tables, device, compute)
     return Stack(**{field: values[field] for field in fields(Stack)})
@@ -121,8 +129,8 @@ def _pace(tables: dict[str, Any], device: Device, compute: str) -> float:
     pace: float = paces.get(kin(device), paces["other"])
     if device.kind in ("TPU", "ASIC") and "bf16" in device.peak_dense_flop_per_s:
         ridge = device.peak_dense_flop_per_s["bf16"] / device.memory_bytes_per_s
-        pace *= (ridge / paces["ridge"]) ** -paces[f"ridge_power_{device.kind}"]
-    pace *= relative_watts(device, tables["watts"]) ** paces["watts_power"]
+        pace = min(pace * (ridge / paces["ridge"]) ** -paces[f"ridge_power_{device.kind}"], MOST_PACE)
+    pace = pace * relative_watts(device, tables["watts"]) ** paces["watts_power"]
     narrow = tables["narrow"].get(compute, {})
     pace *= narrow.get(kin(device), narrow.get("other", 1.0))
     return pace

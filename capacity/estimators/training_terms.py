@@ -48,6 +48,8 @@ HOST_LINK_BYTES_PER_S, HOST_MEMORY_BYTES_PER_S, HOST_OPTIMIZER_BYTES = 2.5e10, 2
 # By how much schedules that fill gaps with weights' gradients cut the bubble of 1F1B: forward and both halves of the
 # backward pass take alike, and one of the three fills it.
 BUBBLE_CUT = {"zero-bubble": 3.0, "dualpipe": 3.0}
+# Experts with biases leave the fused path: biases are added, values clamped and gated in passes of their own (GPT-OSS).
+UNFUSED_EXPERTS = 3.0
 # Kinds of kernels, each with a pace of its own.
 KINDS = ("gemm", "expert", "cast", "attention", "scores", "elementwise")
 # Starting a point-to-point transfer: two communication kernels and their synchronisation.
@@ -197,6 +199,7 @@ def _blocks(table: tuple[Op, ...], workload: Workload, plan: Plan, pricer: Price
     forward: dict[str, dict[str, float]] = {kind: {} for kind in KINDS}
     backward: dict[str, dict[str, float]] = {kind: {} for kind in KINDS}
     launches: dict[str, float] = {}
+    biased = any(op.part == "expert" and op.kind == "gemm" and op.weight_elements > op.n * op.k for op in table)
     for whole in table:
         if whole.part in ("embedding", "head") or not ops.anywhere(whole.m != 0.0):
             continue
@@ -236,7 +239,8 @@ def _blocks(table: tuple[Op, ...], workload: Workload, plan: Plan, pricer: Price
             backward["attention"][name] = scaled(each, count * ATTENTION_BACKWARD)
         elif op.kind in ("elementwise", "conv"):
             name = label(op, forward["elementwise"])
-            each = pricer.memory_s(op.elements * width, 0.0)
+            effort = UNFUSED_EXPERTS if biased and op.part == "expert" else 1.0
+            each = pricer.memory_s(op.elements * width, 0.0, effort)
             forward["elementwise"][name] = scaled(each, count)
             backward["elementwise"][name] = scaled(each, count * ELEMENTWISE_BACKWARD)
             launches[name] = scaled(pricer.memory_s(0.0, SMALL_KERNELS / 3.0), count)

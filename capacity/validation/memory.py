@@ -110,7 +110,7 @@ def _workload(row: dict[str, Any], setup: Setup) -> Workload:
     )
 
 
-def _predict(row: dict[str, Any]) -> dict[str, Any]:
+def _predict(row: dict[str, Any], habits: str = "") -> dict[str, Any]:
     identifier = word(row, "id") or "?"
     result: dict[str, Any] = {
         "id": identifier, "source": publisher(identifier), "method": word(row, "method"), "seen": "", "device": word(row, "device"),
@@ -119,7 +119,8 @@ def _predict(row: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
     try:
         measured = measured_bytes(row)
-        setup, parts = _held(row, read_setup(row))
+        setup = read_setup(row)
+        setup, parts = _held(row, replace(setup, stack=habits) if habits else setup)
     except CapacityError as error:
         result["why"] = str(error)
         return result
@@ -149,6 +150,34 @@ def _reason(setup: Setup, ratio: float, largest: str) -> str:
     if 0.8 <= ratio <= 1.25:
         return ""
     return "inferred: " + "; ".join(setup.inferred) if setup.inferred else f"{largest} of the peak"
+
+
+# Whose habits stand in for those of a stack that nothing else is known of.
+KIN = {
+    "nanotron": "fsdp",
+    "litgpt": "fsdp",
+    "torchtitan": "fsdp",
+    "hugging-face": "fsdp",
+    "deepspeed": "fsdp",
+    "fsdp": "torchtitan",
+    "megatron-deepspeed": "megatron-core",
+    "megatron-lm": "megatron-core",
+}
+
+
+def left_out(data: str | None = None) -> dict[str, dict[str, Any]]:
+    """Scores by tier with each publisher left out: where no other one speaks of its stack, habits are those of its kin."""
+    table = read_runs(data, "memory", NEEDED)
+    known = [_predict(row) for row in table.to_dict("records")]
+    speak: dict[str, set[str]] = {}
+    for one in known:
+        speak.setdefault(one["stack"], set()).add(one["source"])
+    alone = [_predict(row, KIN.get(one["stack"], "")) if len(speak[one["stack"]]) < 2 else one
+             for row, one in zip(table.to_dict("records"), known, strict=True)]  # fmt: skip
+    rows = pd.DataFrame(alone)
+    return {f"tier {tier}": scoring.score(rows[rows["tier"] == tier], METRIC) for tier in sorted(set(rows["tier"]))} | {
+        "all": scoring.score(rows, METRIC)
+    }
 
 
 def _held(row: dict[str, Any], setup: Setup) -> tuple[Setup, dict[str, float]]:

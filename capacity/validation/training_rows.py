@@ -140,8 +140,11 @@ def stack_of(row: dict[str, Any]) -> str:
             if re.search(pattern, text):
                 years = [int(year) for year in re.findall(r"20[12]\d", text)]
                 recent = name == "megatron-lm" and years and min(years) >= 2024
-                if name == "megatron-core" and _release(text) >= NEWEST:
+                release = _release(text) if name == "megatron-core" else 0.0
+                if release >= NEWEST:
                     return "megatron-core-26.06"
+                if 25.0 <= release < 26.0:
+                    return "megatron-core-25.11"
                 return "megatron-core" if recent else name
     return "fsdp"
 

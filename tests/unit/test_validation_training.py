@@ -266,3 +266,12 @@ class TestMegatronMemory:
         row = self.LAYERS | given | {"id": "ci-1"}
         held = as_seen(parts_of(row, read_setup(row)), seen_of(row)) / 2**30
         assert held == pytest.approx(gib, rel=0.04)
+
+
+def test_memory_with_each_publisher_left_out_is_no_better_and_still_beats_the_rule_of_thumb():
+    from capacity.validation.memory import left_out
+
+    scores, known = left_out(), validate("memory")
+    (tier,) = [group for group in known["groups"] if group["by"] == {"tier": "B"}]
+    assert tier["mdape"] <= scores["tier B"]["mdape"] < tier["baseline_mdape"]
+    assert scores["tier A"]["mdape"] < 0.06
