@@ -195,7 +195,7 @@ def _pipelines(model: ModelSpec, cuts: Cuts, schedule: str, given: dict[str, Any
         if chunks > 1.0:
             # Chunks of whole layers that leave the fullest stage no fuller, and micro-batches in whole rounds of the stages.
             even = np.ceil(layers / (cuts.pp * chunks)) * chunks == fullest
-            fits = legal & ~alone & even & (cuts.rounds % cuts.pp == 0.0)
+            fits = legal & ~alone & even & (cuts.pp * chunks <= layers) & (cuts.rounds % cuts.pp == 0.0)
         where = np.flatnonzero(fits)
         found.append((where, np.full(len(where), chunks)))
     return np.concatenate([cut for cut, _ in found]), np.concatenate([chunks for _, chunks in found])

@@ -11,13 +11,16 @@ import pytest
 import capacity
 from capacity.cli import main
 from capacity.errors import CapacityError
+from capacity.estimators import layout
 from capacity.estimators.case import read_case
 from capacity.estimators.stacks import load_stack
 from capacity.estimators.training import account
 from capacity.estimators.training_run import price_run, read_workload
 from capacity.planning.front import undominated
 from capacity.planning.space import blocks_of, cuts_of
+from capacity.planning.training_prices import TrainingPrices
 from capacity.planning.training_search import limit_of, survey
+from capacity.record import replace
 from capacity.rendering.choice import record, screen, short, thinned
 from capacity.rendering.style import Style
 from capacity.spec.plan import Plan
@@ -118,11 +121,27 @@ def test_the_space_holds_what_people_run_and_nothing_illegal():
         assert np.all(rounds[chunked] % pp[chunked] == 0)
         assert np.all(np.ceil(96 / (pp * block.interleave)) * block.interleave == np.ceil(96 / pp))
         kind = block.kind
+        assert np.all(pp * block.interleave <= 96)
         # Megatron-LM's own run of this model: tp 8, pp 16, interleaved, selective or full recomputation.
         published |= kind.zero == 1 and bool(np.any((tp == 8) & (pp == 16) & (dp == 8) & (block.interleave == 3)))
         assert kind.schedule == "1f1b" or np.all(pp > 1)
         assert kind.zero < 2 or np.all(pp == 1)
     assert published
+
+
+@pytest.mark.parametrize("name", ["deepseek-v2-lite", "gemma-2-2b", "falcon-mamba-7b"])
+def test_an_estimate_takes_every_layout(name):
+    case = read_case({"model": name, "device": "h100-sxm", "devices": 64, "batch": 256, "mode": "train"})
+    workload, devices = read_workload(case)
+    cuts = cuts_of(case.model, workload, devices, {})
+    prices = TrainingPrices(case, workload, devices, cuts)
+    for block in blocks_of(case.model, cuts, {}, prices.stack):
+        plan = prices.plan(block, slice(0, None, 37))
+        columns = {key: value for key, value in plan.__dict__.items() if isinstance(value, np.ndarray)}
+        for row in range(len(plan.dp)):
+            layout.check(
+                case.model, replace(plan, **{key: float(value[row]) for key, value in columns.items()}), devices
+            )
 
 
 def test_what_is_fixed_is_held():
