@@ -15,7 +15,10 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("serving", "platform", "planning")))
+PAGES = (
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("serving", "serving-examples", "platform", "planning")),
+)
 BLOCK = re.compile(
     r"(?:<!-- output: (?P<lines>\d+) -->\n)?```console\n\$ capacity (?P<command>.+)\n(?P<output>(?s:.*?))```\n"
 )

@@ -144,7 +144,8 @@ def _setting(load: Load) -> str:
     cuts = [f"{name} {size:g}" for name, size in sizes if size > 1.0]
     if load.service.prefill_workers:
         pool = load.service.prefill_plan
-        cuts.append(f"beside {load.service.prefill_workers:g} prefill workers of {pool.devices:g} devices")
+        workers = load.service.prefill_workers
+        cuts.append(f"beside {workers:g} prefill worker{'s' if workers > 1.0 else ''} of {pool.devices:g} devices")
     if feeding.generates(load.model):
         asked = f"{work.concurrency:g} requests of {work.prompt_len:g} + {work.output_len:g} tokens"
     elif feeding.sees_only(load.model):
@@ -172,7 +173,10 @@ def _verdict(load: Load, quantities: Mapping[str, Any]) -> str:
             else ""
         )
         return f"DOES NOT FIT: needs {amount} per device, {format(short, 'byte', binary=True)} too much{hint}"
-    if "tpot" in quantities:
+    if "tpot" in quantities and load.workload.output_len == 1.0:
+        first, rate = quantities["ttft"].mid, quantities["prefill_tokens_per_s"].mid
+        pace = f"the first token after {format(first, 's')}, {format(rate, '1')} tokens of prompt a second"
+    elif "tpot" in quantities:
         pace = (
             f"a token every {format(quantities['tpot'].mid, 's')}, "
             f"{format(quantities['tokens_per_s'].mid, '1')} tokens/s"

@@ -110,10 +110,10 @@ class Machine(Record):
     def peak(self, format: str) -> float:
         """Dense peak of products with weights of a format."""
         dtype = _COMPUTED.get(format, format)
-        if dtype in ("fp8", "fp4") and "fp8" not in self.cluster.device.peak_dense_flop_per_s:
-            dtype = "bf16"  # narrow floats without tensor cores for them are unpacked
         if processor(self.cluster.device) == "CPU":
             return self._cores(dtype)
+        if dtype in ("fp8", "fp4") and "fp8" not in self.cluster.device.peak_dense_flop_per_s:
+            dtype = "bf16"  # narrow floats without tensor cores for them are unpacked
         return peak_flop_per_s(self.cluster.device, dtype)[0] * self._pace(dtype) * self.pace
 
     def _cores(self, dtype: str) -> float:
