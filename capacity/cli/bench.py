@@ -35,6 +35,7 @@ COMMAND = Command(
         "capacity bench --to server.jsonl --rounds 3",
         "capacity bench gemm 'attention/*bf16*'",
         "capacity bench training --threads 2",
+        "capacity bench storage security preparation",
         "capacity bench check --to server.jsonl",
         "capacity bench --list",
     ),

@@ -49,9 +49,9 @@ def test_the_least_loss_that_meets_the_limits_is_taken():
 
 def test_tighter_limits_leave_fewer_places():
     def reaching(**limits):
-        return sum(not one.lacks for one in deploy(model="llama-3.1-8b", target="server", **limits)[2])
+        return sum(not one.lacks for one in deploy(model="llama-3.1-70b", target="cloud", **limits)[2])
 
-    free, slow, quick = reaching(), reaching(latency_limit=20.0), reaching(latency_limit=4.0)
+    free, slow, quick = reaching(), reaching(latency_limit=15.0), reaching(latency_limit=8.0)
     assert free > slow > quick > 0
 
 
