@@ -68,6 +68,7 @@ ALIASES = {
     "megatron-deepspeed": "megatron-lm",
     "eager": "fsdp",
     "nanotron": "fsdp",
+    "internevo": "fsdp",
     "litgpt": "hugging-face",
     "llm-foundry": "fsdp",
     "pytorch": "fsdp",

@@ -115,7 +115,8 @@ class Habits(Record):
 # Megatron's fused loss over a cut vocabulary keeps 2 + 4 bytes a logit and masks. Eager losses copy logits to fp32, shift and
 # differentiate them; eager gated networks save the activation's output besides gate, up and their product. DeepSpeed
 # keeps buckets of half a billion elements, ZeRO-3 a billion live parameters. PyTorch's selective checkpointing keeps
-# every second product and attention. Nanotron adds gradients up in fp32 beside those of 16 bits.
+# every second product and attention. Nanotron adds gradients up in fp32 beside those of 16 bits. InternEvo's optimizer holds, at its
+# step, gradients of 16 bits, their flat copy, one in fp32 and the two temporaries of an update that is not fused.
 HABITS = {
     "megatron-core": Habits(),
     "megatron-lm": Habits(dropout=True, allocator=0.08),
@@ -127,6 +128,7 @@ HABITS = {
         logit_bytes=14.0, gradient_bytes=4.0, gated_tensors=4.0, norm_tensors=3.0, buffer_bytes=2e9, allocator=0.08
     ),
     "nanotron": Habits(logit_bytes=16.0, gradient_bytes=6.0, gated_tensors=4.0, norm_tensors=3.0),
+    "internevo": Habits(logit_bytes=14.0, gradient_bytes=14.0, gated_tensors=4.0),
     "litgpt": Habits(logit_bytes=4.0, gradient_bytes=2.0, gated_tensors=4.0, norm_tensors=3.0),
     "jax": Habits(logit_bytes=8.0, gradient_bytes=2.0),
 }

@@ -155,6 +155,7 @@ def _reason(setup: Setup, ratio: float, largest: str) -> str:
 # Whose habits stand in for those of a stack that nothing else is known of.
 KIN = {
     "nanotron": "fsdp",
+    "internevo": "fsdp",
     "litgpt": "fsdp",
     "torchtitan": "fsdp",
     "hugging-face": "fsdp",

@@ -39,6 +39,7 @@ _STACKS = (
     (r"optimum|habana|gaudi", "habana"),
     (r"deepseek-ai|hai-llm|meta-llama", "megatron-core"),
     (r"nanotron", "nanotron"),
+    (r"internevo|internlm/", "internevo"),
     (r"litgpt", "litgpt"),
     (r"nemo|bridge|dgxc|mlperf|mlcommons|simumax|megatron-core|mcore|primus|te 2\.", "megatron-core"),
     (r"megatron-deepspeed|bigscience|bloom|vtrain", "megatron-deepspeed"),

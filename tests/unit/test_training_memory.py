@@ -262,3 +262,17 @@ def test_the_fewest_devices_do_hold_it():
         asked = {"model": model, "mode": "train", "batch": int(max(fewest, 64)), "recompute": "full"}
         assert estimate(**asked, devices=int(fewest)).sections["train"].fits
         assert not estimate(**asked, devices=int(fewest) // 2).sections["train"].fits
+
+
+def test_an_update_that_is_not_fused_holds_its_temporaries():
+    """InternEvo's own table: 28 bytes of states a parameter, however cut over tensors, stages and ranks."""
+    model = load_model("llama-2-7b")
+    sums = weights_of(lower(model, Tokens()))
+    work_ = Workload(seq_len=2048.0, global_batch=8.0)
+    fused, eager = (
+        training_memory(model, sums, work_, Plan(recompute="full"), 1.0, 0.0, stack=stack)
+        for stack in ("megatron-core", "internevo")
+    )
+    assert eager["gradients"] == pytest.approx(14.0 * sums.all)
+    assert eager["weights"] + eager["gradients"] + eager["optimizer"] == pytest.approx(28.0 * sums.all)
+    assert eager["gradients"] == 7.0 * fused["gradients"]  # of 16 bits
