@@ -95,6 +95,14 @@ def floor(a: float) -> float:
     return -ceil(-a)
 
 
+def rounded(a: float) -> float:
+    """The nearest whole number, as a float; halves go to the even one."""
+    if _plain(a):
+        return float(round(a))
+    columns: float = _namespace(a).rint(a)
+    return columns
+
+
 def ceil(a: float) -> float:
     """The smallest whole number not below `a`, as a float (a count may exceed an int64 column)."""
     if _plain(a):

@@ -376,21 +376,20 @@ def fewest_training_devices(
 
     None, of a column NaN, where none does.
     """
-    fewest = inf
-    tp = 1.0
-    while ops.anywhere(tp <= cluster.devices_per_node):
-        legal = (tp <= cluster.devices_per_node) & divides_heads(model, tp)
-        devices = tp
-        activations = None
-        while devices <= MOST_DEVICES and ops.anywhere(fewer := legal & (devices < fewest)):
-            dp = devices / tp
-            plan = Plan(dp=dp, tp=tp, zero=3 if dp > 1.0 else 1, recompute="full")
-            # Activations of a micro-batch do not know how many others there are.
-            activations = activations or block_activations(model, workload, plan, habits=habits_of(workload.stack))
-            held = training_memory(model, weights, workload, plan, 1.0, context_bytes, activations=activations)
-            fewest = ops.where(fewer & fits(held, cluster), devices, fewest)
-            devices *= 2.0
-        tp *= 2.0
+    fewest, devices, tp = inf, 1.0, 1.0
+    activations = None
+    while devices <= MOST_DEVICES and ops.anywhere(wanted := fewest == inf):
+        # As much tensor parallelism as the node and the heads allow holds most.
+        if ops.anywhere(more := (devices <= cluster.devices_per_node) & divides_heads(model, devices)):
+            tp, activations = ops.where(more, devices, tp), None
+        dp = devices / tp
+        zero: Any = ops.where(dp > 1.0, 3, 1)
+        plan = Plan(dp=dp, tp=tp, zero=zero, recompute="full")
+        # Activations of a micro-batch do not know how many others there are.
+        activations = activations or block_activations(model, workload, plan, habits=habits_of(workload.stack))
+        held = training_memory(model, weights, workload, plan, 1.0, context_bytes, activations=activations)
+        fewest = ops.where(wanted & fits(held, cluster), devices, fewest)
+        devices *= 2.0
     if ops.is_column(fewest):
         return ops.where(fewest < inf, fewest, nan)
     return fewest if fewest < inf else None

@@ -17,12 +17,17 @@ The shape follows what published dense decoders have in common, listed here as l
 
 from __future__ import annotations
 
+from capacity import ops
 from capacity.errors import InputError
 from capacity.importers import parts
 from capacity.quantities import format as shown
 from capacity.quantities import format_exact
 from capacity.record import Record
 from capacity.spec.model import Block, ModelSpec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 LEAST_PARAMS, MOST_PARAMS = 1e6, 1e13
 LARGEST_ASPECT, ASPECT_PARAMS, ASPECT_POWER = 128.0, 6.5e9, 0.16
@@ -83,32 +88,41 @@ def plausible_shapes(params: float) -> tuple[ModelSpec, ...]:
 
 
 def _shape(params: float, style: Style) -> ModelSpec:
-    if not LEAST_PARAMS <= params <= MOST_PARAMS:
+    """A shape of a size, or shapes of a column of sizes that share their embedding alike."""
+    if not ops.is_column(params) and not LEAST_PARAMS <= params <= MOST_PARAMS:
         raise InputError(
             f"params is {params:g}; a shape can be inferred from {LEAST_PARAMS:g} to {MOST_PARAMS:g}; "
             "give a config or a model's name for others"
         )
-    tied = params < TIED_BELOW
+    tied = ops.everywhere(params < TIED_BELOW)
     hidden, head = _hidden(params, style.aspect)
     heads = hidden // head
-    kv_heads = max(k for k in range(1, (style.kv_heads or heads) + 1) if heads % k == 0)
-    vocabulary = max(
-        (size for size in VOCABULARIES if size <= style.vocabulary and size * hidden <= LARGEST_TABLE_SHARE * params),
-        default=VOCABULARIES[0],
-    )
+    kv_heads = 1.0 if style.kv_heads else heads
+    for count in range(2, style.kv_heads + 1):
+        kv_heads = ops.where(heads % count == 0, float(count), kv_heads)
+    vocabulary = float(VOCABULARIES[0])
+    for size in VOCABULARIES:
+        affordable = (size <= style.vocabulary) & (size * hidden <= LARGEST_TABLE_SHARE * params)
+        vocabulary = ops.where(affordable, float(size), vocabulary)
     # What does not depend on the width of the feed-forward network.
     outside = vocabulary * hidden * (1 if tied else 2) + hidden
     layer = 2 * hidden * head * (heads + kv_heads) + 2 * hidden
     layers = _even((params - outside) / (layer + 3 * FFN_RATIO * hidden * hidden))
     width = _width(params - outside - layers * layer, layers * 3 * hidden, TOLERANCE * params)
+    hidden, head, heads, kv_heads, vocabulary, layers, width = (
+        value if ops.is_column(value) else int(value)
+        for value in (hidden, head, heads, kv_heads, vocabulary, layers, width)
+    )
     block = Block(
         layers,
         hidden,
         (parts.attention(hidden, heads, kv_heads, head), parts.feed_forward(hidden, width)),
         vector_params=2 * hidden,
     )
+    # A column of shapes has no words of its own; its names are made of the sizes where one is asked for.
+    column = ops.is_column(params)
     return parts.decoder(
-        name=f"{_size(params)} dense decoder",
+        name=Names(params) if column else f"{_size(params)} dense decoder",  # type: ignore[arg-type]
         architecture="dense decoder",
         source="inferred from the number of parameters",
         hidden=hidden,
@@ -117,7 +131,9 @@ def _shape(params: float, style: Style) -> ModelSpec:
         tied=tied,
         rotary=(head / 2,),
         max_positions=style.context,
-        inferred={
+        inferred={}
+        if column
+        else {
             "style": style.name,
             "layers": f"{layers}: aspect ratio of published dense decoders of this size",
             "hidden": f"{hidden}: aspect ratio of published dense decoders of this size",
@@ -132,15 +148,29 @@ def _shape(params: float, style: Style) -> ModelSpec:
     )
 
 
-def _hidden(params: float, aspect: float) -> tuple[int, int]:
+class Names:
+    """Names of the shapes of a column of sizes, each made when it is asked for."""
+
+    ndim = 1
+    dtype = "text"
+
+    def __init__(self, params: Any) -> None:
+        self.params = params
+
+    def __getitem__(self, row: Any) -> Any:
+        params = self.params[row]
+        return Names(params) if ops.is_column(params) else f"{_size(float(params))} dense decoder"
+
+
+def _hidden(params: float, aspect: float) -> tuple[float, float]:
     """Hidden size and head size."""
-    ratio = aspect * min(LARGEST_ASPECT, LARGEST_ASPECT * (params / ASPECT_PARAMS) ** ASPECT_POWER)
+    ratio = aspect * ops.minimum(LARGEST_ASPECT, LARGEST_ASPECT * (params / ASPECT_PARAMS) ** ASPECT_POWER)
     size = ratio ** (1 / 3) * (params / PARAMS_PER_HIDDEN_SQUARE) ** (1 / 3)
-    for least, step, head in ((4096, 1024, 128), (2048, 512, 128), (1024, 256, 64), (512, 128, 64), (128, 64, 32)):
-        rounded = round(size / step) * step
-        if rounded >= least:
-            return rounded, head
-    return max(16, round(size / 16) * 16), 16
+    hidden, head = ops.maximum(16.0, ops.rounded(size / 16) * 16), 16.0
+    for least, step, wide in ((64, 64, 32), (512, 128, 64), (1024, 256, 64), (2048, 512, 128), (4096, 1024, 128)):
+        rounded = ops.rounded(size / step) * step
+        hidden, head = ops.where(rounded >= least, rounded, hidden), ops.where(rounded >= least, float(wide), head)
+    return hidden, head
 
 
 def _size(params: float) -> str:
@@ -149,16 +179,17 @@ def _size(params: float) -> str:
     return exact if len(exact) < 7 else shown(params, "1")
 
 
-def _even(layers: float) -> int:
+def _even(layers: float) -> float:
     """Nearest whole number, even from eight on."""
-    return max(1, round(layers)) if layers < 8 else 2 * round(layers / 2)
+    few, many = ops.maximum(1.0, ops.rounded(layers)), 2.0 * ops.rounded(layers / 2.0)
+    return ops.where(layers < 8.0, few, many)
 
 
-def _width(params: float, params_per_feature: int, tolerance: float) -> int:
+def _width(params: float, params_per_feature: float, tolerance: float) -> float:
     """Inner width that spends `params`, the roundest that is within `tolerance`."""
     exact = params / params_per_feature
-    for step in (256, 128, 64, 32, 16, 8, 4, 2):
-        rounded = max(1, round(exact / step)) * step
-        if abs(rounded - exact) * params_per_feature <= tolerance:
-            return rounded
-    return max(1, round(exact))
+    width = ops.maximum(1.0, ops.rounded(exact))
+    for step in (2, 4, 8, 16, 32, 64, 128, 256):
+        rounded = ops.maximum(1.0, ops.rounded(exact / step)) * step
+        width = ops.where(abs(rounded - exact) * params_per_feature <= tolerance, rounded, width)
+    return width

@@ -1,7 +1,7 @@
 """Columns of cases in, columns of quantities out: the same formulas as one estimate, a chunk of rows at a time.
 
 1. Rows are grouped by what is structure: which options are given, every word, and what models are made of.
-2. Each model of a group is built once; its sizes become columns (`stacking`).
+2. Each model of a group is built once, its sizes become columns (`stacking`); shapes inferred from sizes are columns at once.
 3. A chunk of a group that fits the cache is one call of the estimators, whose numbers are columns.
 4. Where layouts are to be searched, a candidate is tried on all rows that are still open (`search`).
 5. What cannot be a column is estimated row by row, each case once, and counted.
@@ -23,7 +23,7 @@ from capacity.estimators.refusal import RefusedError, at, noting, refuse
 from capacity.estimators.training import account, case_fewest, priced, run_values, with_ranges
 from capacity.estimators.training_memory import weights_of
 from capacity.estimators.training_run import price_run, read_workload
-from capacity.importers.shape import infer_shape, plausible_shapes
+from capacity.importers.shape import TIED_BELOW, infer_shape, plausible_shapes
 from capacity.record import Record, replace
 from capacity.spec.workload import TRAINING_MODES
 from capacity.sweeps.search import choose, rows_of
@@ -231,6 +231,9 @@ class _Cases:
             missing = np.isnan(column)
             if missing.any():
                 ids = _refined(ids, missing)
+        if model_codes is not None and not models:
+            ids = _refined(ids, model_codes)
+            model_codes = None
         if model_codes is not None:
             kinds = {shape: code for code, shape in enumerate(dict.fromkeys(shapes))}
             ids = _refined(ids, np.array([*(kinds[shape] for shape in shapes), -1])[model_codes])
@@ -255,7 +258,6 @@ class _Cases:
                     used, chosen, error = [], None, error or str(used[0])
                 else:
                     words = {key: value for key, value in words.items() if key not in MODELS}
-                    numbers.pop("params", None)
             yield _Group(where, words, numbers, used, chosen, error)
 
     def _models(self) -> tuple[list[Any], Column | None, list[Any]]:
@@ -266,9 +268,9 @@ class _Cases:
         (name,) = named
         kinds: list[Any]
         if name in self.numbers:
-            sizes, codes = np.unique(self.numbers[name], return_inverse=True)
-            kinds, codes = sizes.tolist(), np.where(np.isnan(sizes)[codes], -1, codes)
-        elif name in self.words:
+            # Shapes of a column of sizes are columns themselves, alike but for the embedding, which small ones share.
+            return [], (self.numbers[name] < TIED_BELOW).astype(np.int64), []
+        if name in self.words:
             kinds, codes = self.words[name]
         else:
             kinds, codes = [self.shared[name]], np.zeros(self.rows, dtype=np.int64)
@@ -296,10 +298,11 @@ def _price_group(group: _Group, mode: str, found: _Found, chunk_rows: int) -> No
         found.errors[group.where] = group.error
         return
     stated = _is_stated(group)
-    if mode not in COLUMNAR or not group.models or not (stated or group.rows >= SEARCHED_ROWS) or _is_beside(group):
+    known = group.models or "params" in group.numbers
+    if mode not in COLUMNAR or not known or not (stated or group.rows >= SEARCHED_ROWS) or _is_beside(group):
         _price_singly(group, mode, found)
         return
-    make = template(group.models)
+    make = template(group.models) if group.models else None
     fewest = _fewest(group, mode, make)
     chunk_rows = chunk_rows if stated else min(chunk_rows, SEARCHED_CHUNK)
     for start in range(0, group.rows, chunk_rows):
@@ -390,7 +393,8 @@ def _ends(quantities: Mapping[str, Quantity]) -> dict[str, float]:
 
 def _is_stated(group: _Group) -> bool:
     """Whether no layout has to be searched."""
-    return bool(group.models) and layout.leaves_nothing_open(group.models[0][0], {*group.words, *group.numbers})
+    model = group.models[0][0] if group.models else infer_shape(TIED_BELOW)
+    return layout.leaves_nothing_open(model, {*group.words, *group.numbers})
 
 
 def _is_beside(group: _Group) -> bool:
@@ -413,7 +417,9 @@ def _case(group: _Group, mode: str, part: Any, make: Any) -> Case:
 
         request["model"], *shapes = make(take)
     case = read_case(request)
-    return replace(case, shapes=tuple(shapes), cluster=bare(case.cluster), profile=bare(case.profile))
+    if make is not None:
+        case = replace(case, shapes=tuple(shapes))
+    return replace(case, cluster=bare(case.cluster), profile=bare(case.profile))
 
 
 def _fewest(group: _Group, mode: str, make: Any) -> Column | None:
@@ -473,7 +479,9 @@ def section_values(
     request: dict[str, Any], mode: str, shapes: tuple[ModelSpec, ...] = (), *, intervals: bool = False
 ) -> dict[str, Any]:
     """Every quantity of one section of one case, and whether it fits. shapes: other models it may be."""
-    case = replace(read_case(request), shapes=shapes)
+    case = read_case(request)
+    if shapes or not intervals:
+        case = replace(case, shapes=shapes)
     if mode in TRAINING_MODES:
         workload, devices = read_workload(case)
         run, told = priced(case, workload, devices)

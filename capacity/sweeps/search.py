@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from capacity import ops
 from capacity.estimators import layout
 from capacity.estimators.lowering import Tokens, lower
 from capacity.estimators.training_memory import training_memory, weights_of
@@ -115,8 +116,8 @@ def _thriftiest(found: Choice, here: Column, plan: Plan, held: Column) -> None:
 def rows_of(value: Any, rows: Column, count: int, known: dict[int, Any] | None = None) -> Any:
     """The same with some rows of each column in it, all the way down. count: how many rows columns have now."""
     known = {} if known is None else known
-    if isinstance(value, np.ndarray):
-        if value.shape != (count,):
+    if ops.is_column(value):
+        if isinstance(value, np.ndarray) and value.shape != (count,):
             return value
         if id(value) not in known:
             known[id(value)] = value[rows]
@@ -125,7 +126,7 @@ def rows_of(value: Any, rows: Column, count: int, known: dict[int, Any] | None =
         changes = {}
         for name in fields(value):
             old = getattr(value, name)
-            if isinstance(old, (np.ndarray, Record, tuple, dict)):
+            if isinstance(old, (Record, tuple, dict)) or ops.is_column(old):
                 new = rows_of(old, rows, count, known)
                 if new is not old:
                     changes[name] = new
