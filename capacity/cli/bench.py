@@ -110,12 +110,20 @@ def _machine(options: dict[str, Any]) -> Machine:
             _say(
                 f"others use {busy:.0%} of the cores: measuring with 1 thread, which they disturb least (--threads {cores} for all)"
             )
-    return Machine(
-        device=device,
-        threads=threads,
-        cache_bytes=environment.last_cache_bytes(),
-        memory_bytes=environment.available_bytes(),
-    )
+    cache, memory = environment.last_cache_bytes(), environment.available_bytes()
+    if device == "cuda":
+        cache, memory = _gpu_sizes(cache, memory)
+    return Machine(device=device, threads=threads, cache_bytes=cache, memory_bytes=memory)
+
+
+def _gpu_sizes(cache: float, memory: float) -> tuple[float, float]:
+    """Last-level cache and free memory of the GPU; what was given where torch sees none, which cases then say."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return cache, memory
+    properties = torch.cuda.get_device_properties(0)
+    return float(getattr(properties, "L2_cache_size", 0) or cache), float(torch.cuda.mem_get_info(0)[0])
 
 
 def _has_cuda() -> bool:

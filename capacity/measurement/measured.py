@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from capacity.spec.measurement import Measurement
     from capacity.spec.trace import Trace
 
+# A multiprocessor's first-level cache: 192 to 256 KiB since Ampere, of which kernels take a part as shared memory.
+GPU_L1_BYTES = 128.0 * 2**10
 # What makes two runs comparable.
 _SAME = ("cpu", "gpu", "torch", "device")
 
@@ -34,9 +36,7 @@ class Measured:
         self.threads = int(self.settings.get("threads", 1))
         self.device = self.visits[0].device
         self.summaries = summaries(self.visits)
-        levels = self.environment.get("caches_bytes") or {}
-        last = float(max(levels.values(), default=32 * 2**20))
-        self.inner_cache_bytes = float(levels.get("L2", 2**20)) * self.threads
+        self.inner_cache_bytes, last = _cache_sizes(self.environment, self.device, self.threads)
         self.last_cache_bytes = last
         self.machine = Machine(device=self.device, threads=self.threads, cache_bytes=last)
         self.cases = {
@@ -58,13 +58,24 @@ class Measured:
         from capacity.measurement.residency import Caches
         from capacity.measurement.tracing import trace_case
 
-        caches = Caches(inner_bytes=self.inner_cache_bytes, last_bytes=self.last_cache_bytes)
+        sizes = {"inner_bytes": self.inner_cache_bytes, "last_bytes": self.last_cache_bytes}
+        caches = Caches(**sizes) if self.device == "cpu" else Caches(**sizes, fresh_bytes=None)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return trace_case(self.cases[name], self.machine, caches)
         except Exception:  # noqa: BLE001 - torch raises many kinds for what cannot be traced
             return None
+
+
+def _cache_sizes(facts: Mapping[str, Any], device: str, threads: int) -> tuple[float, float]:
+    """Private and last-level caches, in bytes: second levels of the cores in use and the third; of a GPU, first levels and the second."""
+    if device == "cuda":
+        return float(facts.get("gpu_multiprocessors") or 80) * GPU_L1_BYTES, float(
+            facts.get("gpu_l2_bytes") or 32 * 2**20
+        )
+    levels = facts.get("caches_bytes") or {}
+    return float(levels.get("L2", 2**20)) * threads, float(max(levels.values(), default=32 * 2**20))
 
 
 def threads_of(path: str) -> list[int]:

@@ -10,7 +10,7 @@ import tempfile
 from importlib import import_module
 from time import perf_counter
 
-from capacity.measurement.case import Work
+from capacity.measurement.case import NotSupportedError, Work
 from capacity.record import Record, asdict
 from capacity.spec.measurement import Sample
 
@@ -48,7 +48,15 @@ def work_of_ranks(ranks: Ranks, *, flop: float | None = None, moved_bytes: float
 
 
 def launch(ranks: Ranks, effort: Effort) -> dict[str, Any]:
-    """Start the ranks and wait for the answer of the first; raises RuntimeError with their last words."""
+    """Start the ranks and wait for the answer of the first.
+
+    Raises NotSupportedError where a GPU for each is missing, RuntimeError with their last words where they fail.
+    """
+    if ranks.machine.device == "cuda":
+        import torch
+
+        if torch.cuda.device_count() < ranks.processes:
+            raise NotSupportedError(f"{ranks.processes} ranks need a GPU each, {torch.cuda.device_count()} can be seen")
     with tempfile.TemporaryDirectory() as folder:
         order, answer = os.path.join(folder, "order.json"), os.path.join(folder, "answer.json")
         with open(order, "w", encoding="utf-8") as file:
@@ -96,10 +104,10 @@ def main(order_path: str, answer_path: str) -> None:
 
     device = order["device"]
     torch.set_num_threads(order["threads"])
-    dist.init_process_group("nccl" if device == "cuda" else "gloo")
-    rank = dist.get_rank()
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    rank = dist.get_rank()
     effort = Effort(**order["effort"])
     work, facts = getattr(import_module(order["module"]), order["function"])(order["parameters"], device)
     clock = Clock(torch.cuda.synchronize if device == "cuda" else None, threads=order["threads"])
@@ -109,11 +117,12 @@ def main(order_path: str, answer_path: str) -> None:
         return clock.sample(work, loops) if callable(work) else clock.phased_sample(work)
 
     warm_ups = [once(1) for _ in range(3)]
-    loops = torch.tensor([loops_for(warm_ups, effort.sample_s) if callable(work) else 1])
+    # What ranks tell each other lies where their collectives can reach it.
+    loops = torch.tensor([loops_for(warm_ups, effort.sample_s) if callable(work) else 1], device=device)
     dist.broadcast(loops, 0)
     samples: list[Sample] = []
     began = perf_counter()
-    going = torch.ones(1)
+    going = torch.ones(1, device=device)
     while going.item():
         samples.append(once(int(loops.item())))
         spent = perf_counter() - began

@@ -25,10 +25,15 @@ ALIGNMENT = 64
 
 
 class Caches(Record):
-    """Sizes in bytes: private caches of the cores used together, and the last level."""
+    """Sizes in bytes: private caches of the cores used together, and the last level.
+
+    fresh_bytes: above it a block gets untouched pages and gives them back; None for allocators that keep every size, as those of
+    accelerators do, and count what is alive rather than what they hold.
+    """
 
     inner_bytes: float = 1.0 * MIB
     last_bytes: float = 32.0 * MIB
+    fresh_bytes: float | None = FRESH_BYTES
 
 
 class Use(Record):
@@ -89,6 +94,7 @@ class Residency:
 
     def __init__(self, caches: Caches) -> None:
         self._caches = caches
+        self._fresh_bytes = float("inf") if caches.fresh_bytes is None else caches.fresh_bytes
         self._owners: dict[int, tuple[Any, int]] = {}  # storage to (its life, its block)
         self._free: dict[int, list[int]] = {}  # blocks that nobody owns, by size
         self._recent: dict[int, int] = {}  # block to size, last used at the end
@@ -98,10 +104,13 @@ class Residency:
         self._places: dict[int, int] = {}  # storage to its address on the heap
         self._given_bytes = 0  # of what was there before: weights, data
         self._large_bytes = self._largest_bytes = 0  # mapped apart from the heap: now, and at most
+        self._made_bytes = self._most_made_bytes = 0  # alive on the heap: now, and at most
 
     @property
     def peak_bytes(self) -> int:
-        """What a process holds for all of it."""
+        """What a process holds for all of it; on an accelerator, most that was alive."""
+        if self._caches.fresh_bytes is None:
+            return self._given_bytes + self._most_made_bytes
         return self._given_bytes + self._heap.peak_bytes + self._largest_bytes
 
     @property
@@ -121,7 +130,8 @@ class Residency:
                 del self._owners[key]
                 if key in self._places:
                     self._heap.give(self._places.pop(key), size)
-                if size > FRESH_BYTES:
+                    self._made_bytes -= size
+                if size > self._fresh_bytes:
                     self._large_bytes -= size
                     self._recent.pop(block, None)
                 else:
@@ -143,12 +153,14 @@ class Residency:
             block = self._next
         self._owners[key] = (StorageWeakRef(storage), block)
         self._recent.setdefault(block, size)
-        if size > FRESH_BYTES:
+        if size > self._fresh_bytes:
             self._untouched.add(block)
             self._large_bytes += size
             self._largest_bytes = max(self._largest_bytes, self._large_bytes)
         elif made:
             self._places[key] = self._heap.take(size)
+            self._made_bytes += size
+            self._most_made_bytes = max(self._most_made_bytes, self._made_bytes)
         else:
             self._given_bytes += size
         return block

@@ -32,18 +32,23 @@ _REASONS = {
 
 
 class Nvml:
-    """One GPU through NVML; `library` is the pynvml module, so that a test can bring its own."""
+    """One GPU through NVML; `library` is the pynvml module, so that a test can bring its own.
+
+    which: its number as NVML counts, or its UUID; the first that CUDA programs may see if not given.
+    """
 
     source = "nvml"
 
-    def __init__(self, index: int = 0, library: Any = None) -> None:
+    def __init__(self, which: int | str | None = None, library: Any = None) -> None:
         if library is None:
             import pynvml
 
             library = pynvml
         self._nvml = library
         library.nvmlInit()
-        self._handle = library.nvmlDeviceGetHandleByIndex(index)
+        which = visible_gpu() if which is None else which
+        by = library.nvmlDeviceGetHandleByUUID if isinstance(which, str) else library.nvmlDeviceGetHandleByIndex
+        self._handle = by(which)
 
     def facts(self) -> dict[str, Any]:
         """Name, driver and limits; a figure the driver does not give is None."""
@@ -108,6 +113,12 @@ class Nvml:
             return call(*arguments)
         except self._nvml.NVMLError:
             return None
+
+
+def visible_gpu() -> int | str:
+    """The GPU that CUDA calls 0: NVML counts all of them, whatever CUDA_VISIBLE_DEVICES hides."""
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
+    return int(first) if first.isdigit() else first or 0
 
 
 class Rapl:

@@ -214,7 +214,7 @@ def _kind(function: Any, name: str) -> str:
         return "attention"
     if name.startswith(("convolution", "mkldnn_convolution")):
         return "convolution"
-    if "rnn_layer" in name:
+    if "rnn_layer" in name or name.startswith("_cudnn_rnn"):
         return "recurrent"
     if torch.Tag.pointwise in function.tags:
         return "pointwise"
@@ -269,8 +269,11 @@ def _shaped(row: TracedOp, name: str, args: Any, kwargs: Any, inputs: list[Any],
             layout="last" if channels_last and weight[0].numel() > weight.shape[1] else "first", batch=passes,
         )  # fmt: skip
     if row.kind == "recurrent":
-        x, hidden = inputs[0], inputs[2].shape[-1]
-        flop = 2.0 * x.numel() / x.shape[-1] * inputs[1].shape[0] * (x.shape[-1] + hidden)
+        # Weights of inputs and of the hidden state, of every layer in the call, meet each token once.
+        x = inputs[0]
+        given = args[1] if isinstance(args[1], (list, tuple)) else inputs[1:3]
+        weights = float(sum(one.numel() for one in given if one.dim() == 2))
+        flop = 2.0 * x.numel() / x.shape[-1] * weights
         return replace(row, flop=flop * (2.0 if "backward" in name else 1.0))
     return row
 

@@ -136,7 +136,7 @@ def measure(case: Case, machine: Machine, settings: Settings, effort: Effort, se
     control = control_kernel(machine.device)
     control()
     _warm_libraries(machine.device)
-    resting = _resident_bytes() if machine.device == "cpu" else 0
+    resting = _resting_bytes(machine.device)
     work = kernel.build(case.parameters, machine)
     gc.collect()
     _give_back()
@@ -192,6 +192,15 @@ def _synchroniser(device: str) -> Callable[[], object] | None:
     import torch
 
     return torch.cuda.synchronize
+
+
+def _resting_bytes(device: str) -> int | None:
+    """What is held before the case is built: of the device, or by this process."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.memory_allocated())
+    return _resident_bytes()
 
 
 def _resident_bytes() -> int | None:

@@ -35,7 +35,12 @@ class FakeNvml:
         pass
 
     def nvmlDeviceGetHandleByIndex(self, index):
+        self.asked = index
         return index
+
+    def nvmlDeviceGetHandleByUUID(self, name):
+        self.asked = name
+        return name
 
     def nvmlDeviceGetName(self, handle):
         return b"Fake GPU"

@@ -318,6 +318,38 @@ def test_nvml_reads_power_energy_clocks_and_throttling():
     assert gpu.facts()["gpu"] == "Fake GPU"
 
 
+@pytest.mark.parametrize(
+    ("visible", "asked"), [(None, 0), ("", 0), ("3,1", 3), ("GPU-5e1f-77,GPU-aa", "GPU-5e1f-77"), ("MIG-0a", "MIG-0a")]
+)
+def test_the_gpu_that_is_watched_is_the_one_cuda_sees_first(visible, asked, monkeypatch):
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    library = FakeNvml()
+    assert telemetry.counter("cuda", library).source == "nvml"
+    assert library.asked == asked
+
+
+def test_a_clock_waits_for_the_device_before_and_after_every_sample_and_phase():
+    calls = []
+    clock = Clock(lambda: calls.append("settled"))
+    clock.sample(lambda: calls.append("run"), loops=2)
+    assert calls == ["settled", "run", "run", "settled"]
+    calls.clear()
+    clock.phased_sample([("a", lambda: calls.append("a")), ("b", lambda: calls.append("b"))])
+    assert calls == ["settled", "a", "settled", "b", "settled"]
+
+
+def test_ranks_without_a_gpu_each_are_not_supported():
+    from capacity.measurement.case import NotSupportedError
+    from capacity.measurement.ranks import Ranks, launch
+
+    ranks = Ranks("capacity.measurement.kernels.collective", "rank_work", {}, 2, Machine(device="cuda"))
+    with pytest.raises(NotSupportedError, match="2 ranks need a GPU each, 0 can be seen"):
+        launch(ranks, SHORT)
+
+
 def test_what_the_driver_does_not_say_is_none():
     gpu = telemetry.Nvml(library=FakeNvml(missing=("nvmlDeviceGetPowerUsage", "nvmlDeviceGetTotalEnergyConsumption")))
     assert gpu.read()["power_w"] is None

@@ -9,7 +9,7 @@ from capacity.measurement.case import FULL, QUICK, Case, Machine
 from capacity.measurement.kernels.sparse import pruned, pruned_2of4
 from capacity.measurement.ranks import launch
 from capacity.measurement.registry import KERNELS, cases
-from capacity.measurement.residency import Caches, Heap
+from capacity.measurement.residency import FRESH_BYTES, Caches, Heap
 from capacity.measurement.sampling import Effort
 from capacity.measurement.tracing import trace_case, trace_module
 from capacity.measurement.workloads.decoder import Decoder, compress, stored_bytes
@@ -218,3 +218,36 @@ def test_holes_of_the_heap_are_filled_by_the_block_that_fits_best_and_join():
     assert heap.peak_bytes == top
     heap.take(10**6)
     assert heap.peak_bytes > top + 10**6
+
+
+def test_an_accelerators_allocator_keeps_every_size_and_counts_what_is_alive():
+    def trace(fresh):
+        return trace_case(
+            Case("first-touch", {"MiB": 64 if fresh else 65}),
+            Machine(),
+            Caches(fresh_bytes=FRESH_BYTES if fresh else None),
+        )
+
+    host, accelerator = trace(True), trace(False)
+    assert sum(op.fresh_bytes for op in host.ops) == 64 * 2**20
+    assert sum(op.fresh_bytes for op in accelerator.ops) == 0.0
+    assert accelerator.peak_bytes == 65 * 2**20
+
+
+@pytest.mark.parametrize("kernel", ["gemm", "attention", "optimizer", "collective"])
+def test_kernels_of_a_gpu_are_lowered_without_one(kernel):
+    case = next(
+        case for case in cases(FULL, Machine(device="cuda"), [kernel]) if case.parameters.get("dtype", "fp32") == "fp32"
+    )
+    trace = trace_case(case, Machine(device="cuda"), Caches(17e6, 50e6, None))
+    assert trace.ops
+
+
+def test_a_recurrent_call_multiplies_every_token_by_every_weight():
+    parameters = next(
+        case.parameters for case in cases(FULL, Machine(), ["recurrent"]) if not case.parameters["backward"]
+    )
+    trace = trace_case(Case("recurrent", parameters), Machine(), Caches())
+    batch, length, width = (parameters[name] for name in ("batch", "length", "width"))
+    flop = sum(op.calls * op.flop for op in trace.ops if op.kind == "recurrent")
+    assert flop == 2.0 * batch * length * 4 * width * 2 * width

@@ -40,7 +40,8 @@ def _cases(profile: str, machine: Machine) -> Iterable[dict[str, Any]]:
         return
     for one in backends().values():
         if machine.device in one.devices:
-            for form in one.bits:
+            # Torch's own compressed products are those of a processor.
+            for form in one.bits if machine.device == "cpu" or not one.traced else ("fp32", "bf16"):
                 for phase in (PREFILL, DECODE):
                     past, tokens = (PAST, 1) if phase == DECODE else (0, PROMPT)
                     shape = SHAPES[machine.device]
