@@ -32,6 +32,8 @@ class Measured:
     def __init__(self, path: str, threads: int | None = None) -> None:
         environments, measurements = read(path)
         self.environment, self.visits = _latest(environments, measurements, path, threads)
+        used = {visit.environment for visit in self.visits}
+        self.environments = [facts for key, facts in environments.items() if key in used]
         self.settings = next((dict(visit.settings) for visit in self.visits if visit.settings), {})
         self.threads = int(self.settings.get("threads", 1))
         self.device = self.visits[0].device
