@@ -23,6 +23,8 @@ _LISTS = {
     "stack": "the training software: megatron-core, fsdp ...; or several",
     "engine": "vllm, sglang, tensorrt-llm ...; or several",
 }
+# Any network at all is priced as it is, loops and places are asked of an estimate: there is no layout of them to choose.
+_ASIDE = ("module", "onnx", "checkpoint", "rollout_devices", "target")
 
 
 def _option(option: Option) -> Option:
@@ -59,7 +61,11 @@ COMMAND = Command(
             Option("--served-tokens", metavar="N", read=argument("1", positive=True), help="that the model will read and write in its life, counted in"),
             Option("--law", metavar="NAME", help="besiroglu2024, hoffmann2022, muennighoff2023, bi2024 ..."),
         )),
-        *((title, tuple(_option(one) for one in options)) for title, options in ESTIMATE.groups[1:-1]),
+        *(
+            (title, tuple(_option(one) for one in options))
+            for title, options in ESTIMATE.groups[1:-1]
+            if all(one.dest not in _ASIDE for one in options)
+        ),
         ("the answer", (
             Option("-v", "--all", dest="verbose", help="the whole front, all that would turn the choice, all quantities"),
             Option("--json", help="the whole answer as JSON (schema 1)"),

@@ -6,7 +6,7 @@ from time import perf_counter
 
 from capacity.errors import CapacityError, InputError
 from capacity.estimators.assumptions import number, one_of
-from capacity.planning.question import LIMITS, SOLVED, plain
+from capacity.planning.question import LIMITS, MODES, SOLVED, plain
 from capacity.planning.scaling import DEFAULT_LAW, for_budget, for_loss, load_law
 from capacity.record import Record
 from capacity.spec.solution import Solution
@@ -96,6 +96,7 @@ def _read(what: str, request: dict[str, Any]) -> Asked:
     word = one_of("--solve", what.replace("_", "-"), SOLVED)
     assert word is not None
     rest = {name: value for name, value in request.items() if value is not None}
+    one_of("--mode", rest.get("mode"), MODES)
     limits: dict[str, float] = {}
     for name, unit in LIMITS.items():
         value = number("--" + name.replace("_", "-"), rest.pop(name, None), unit, 0.0, 1e30, above=True)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 OBJECTIVES = ("time", "cost", "energy", "carbon", "throughput-per-device", "latency")
 # Limits by the name of the request: the unit they are read in.
 LIMITS = {"max_memory": "byte", "deadline": "s", "budget": "USD", "power_cap": "W"}
+# What a layout is chosen for.
+MODES = ("train", "finetune", "lora", "serve")
 # What can be solved for, and what a scaling law is asked with.
 SOLVED = ("params", "tokens", "devices", "seq-len", "concurrency", "budget", "days", "global-batch")
 BACKWARDS = ("flop_budget", "target_loss", "served_tokens", "law")
@@ -38,6 +40,7 @@ class Question(Record):
 def read_question(request: dict[str, Any], listed: tuple[str, ...]) -> Question:
     """Check objective and limits, and deal out the values of what may be a list ("256,512", or a list)."""
     request = {name: value for name, value in request.items() if value is not None}
+    one_of("--mode", request.get("mode"), MODES)
     objective = one_of("--objective", request.pop("objective", None), OBJECTIVES) or ""
     limits: dict[str, float] = {}
     for name, unit in LIMITS.items():

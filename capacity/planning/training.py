@@ -123,8 +123,6 @@ def _mode(question: Question) -> str:
 
 
 def _field(question: Question) -> Field:
-    if _mode(question) == "rlhf":
-        raise InputError("a loop of generation and training is priced by `capacity estimate --mode rlhf`, not planned")
     surveys = []
     for request in question.variants:
         case = read_case({**request, "mode": request.get("mode", "train")})
@@ -199,7 +197,8 @@ def _verdict(field: Field, best: int, objective: str) -> str:
     unit = {"run_time_s": "s", "step_time_s": "s", "cost_usd": "USD", "energy_j": "J", "carbon_g": "g"}.get(name, "1/s")
     said = format(float(value), unit)
     what = {"run_time_s": "a run of ", "step_time_s": "a step of ", "tokens_per_s_per_device": "tokens a device, "}
-    return f"{'most' if most else 'least'} {objective.replace('-per-', ' a ')}: {what.get(name, '')}{said}"
+    run = "" if name == "run_time_s" else f", a run of {format(float(field.columns['run_time_s'][best]), 's')}"
+    return f"{'most' if most else 'least'} {objective.replace('-per-', ' a ')}: {what.get(name, '')}{said}{run}"
 
 
 def _hopeless(field: Field, limits: dict[str, float]) -> str:

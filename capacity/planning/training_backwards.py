@@ -14,6 +14,7 @@ from capacity.estimators.answer import answer
 from capacity.estimators.case import read_case
 from capacity.estimators.training import account
 from capacity.estimators.training_run import price_run, read_workload
+from capacity.estimators.upkeep import read_upkeep
 from capacity.planning.backwards import Answer
 from capacity.planning.bisection import Trials, first, largest
 from capacity.planning.training import option_of
@@ -156,6 +157,8 @@ def tokens(asked: Asked) -> Answer:
         return Answer(None, f"INFEASIBLE: {run.why}")
     case = read_case({**asked.request, **run.option.options, "mode": asked.request.get("mode", "train")})
     workload, devices = read_workload(case)
+    if case.on_platform:
+        case.kept["upkeep"] = read_upkeep(case, workload)
     priced = price_run(case, case.model, workload, case.cluster, devices)
     each = workload.global_batch * workload.seq_len
 

@@ -9,6 +9,7 @@ import numpy as np
 from capacity.estimators import layout
 from capacity.estimators.training import account
 from capacity.estimators.training_run import Run, given_plan
+from capacity.estimators.upkeep import read_upkeep
 from capacity.planning.space import blocks_of, cuts_of
 from capacity.planning.training_prices import CHUNK, TrainingPrices
 from capacity.record import Record, replace
@@ -91,6 +92,9 @@ def survey(
 ) -> Survey:
     """Every legal layout of so many devices, priced. fixed: fields of a Plan that are not searched, where nobody gave them."""
     started = perf_counter()
+    if case.on_platform:
+        # What keeps a run going costs every layout alike.
+        case.kept["upkeep"] = read_upkeep(case, workload)
     given = {**(fixed or {}), **given_plan(case, devices)}
     cuts = cuts_of(case.model, workload, devices, given)
     prices = TrainingPrices(case, workload, devices, cuts)

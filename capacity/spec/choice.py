@@ -89,6 +89,10 @@ class Choice(Record):
 
     renderer: ClassVar[Callable[[Choice], str] | None] = None
 
+    def rows(self) -> list[dict[str, Any]]:
+        """The front as rows of plain values, such as a data frame is made of: the layout, its options and its quantities."""
+        return [{"layout": one.setting, **one.options, **one.values} for one in self.front]
+
     def _repr_html_(self) -> str | None:
         """HTML for a notebook; None, and so the plain repr, where no renderer was set."""
         render = type(self).renderer

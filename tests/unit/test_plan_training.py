@@ -6,6 +6,7 @@ from statistics import median
 
 import jsonschema
 import numpy as np
+import pandas as pd
 import pytest
 
 import capacity
@@ -86,12 +87,13 @@ def test_the_least_energy_is_the_least_of_all_priced_one_by_one():
 @pytest.mark.parametrize(
     "more",
     [
+        {"storage": "nfs", "spares": 1},
         {"teacher": "llama-3.1-8b"},
         {"eval_tokens": 1e7, "eval_interval": 100},
         {"ramp_tokens": 1e9},
         {"recompute": "norms,ffn"},
     ],
-    ids=["teacher", "evaluation", "ramp", "parts"],
+    ids=["platform", "teacher", "evaluation", "ramp", "parts"],
 )
 def test_what_runs_beside_the_steps_is_in_the_choice(more):
     found = capacity.plan(**SMALL, **more, zero=1, offload="none")
@@ -99,7 +101,7 @@ def test_what_runs_beside_the_steps_is_in_the_choice(more):
     for name in ("step_time", "run_time"):
         assert found.best.values[f"{name}_s"] == pytest.approx(quantities[name].mid, rel=1e-9)
     assert found.best.values["memory_per_device_bytes"] == pytest.approx(quantities["memory_per_device"].mid, rel=1e-9)
-    with pytest.raises(CapacityError, match="rlhf"):
+    with pytest.raises(CapacityError, match="choose from train"):
         capacity.plan(**SMALL, mode="rlhf")
 
 
@@ -170,6 +172,13 @@ def test_the_front_is_not_beaten_and_the_runner_up_cuts_otherwise(choice):
     assert (best["tp"], best["pp"]) != (other["tp"], other["pp"])
     slower = choice.runner_up.option.values["step_time_s"] - choice.best.values["step_time_s"]
     assert sum(choice.runner_up.terms.values()) == pytest.approx(slower, abs=1e-4)
+
+
+def test_the_front_is_a_table(choice):
+    table = pd.DataFrame(choice.rows())
+    assert len(table) == len(choice.front)
+    assert table["run_time_s"].is_monotonic_increasing
+    assert {"layout", "tp", "memory_per_device_bytes"} <= set(table)
 
 
 def test_undominated_keeps_one_of_equals():
