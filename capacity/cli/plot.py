@@ -38,6 +38,7 @@ COMMAND = Command(
         "capacity plot pipeline --params 70B --device h100-sxm --devices 64 --pp 8 --output pipeline.svg",
         "capacity plot pareto --model llama-3.1-70b --device h100-sxm --devices 4 --output pareto.png",
         "capacity plot parity --validate serving --metric ttft_ms --output parity.svg --data parity.csv",
+        "capacity plot roofline --from bench.jsonl",
         "capacity plot compression --model llama-3.1-8b --device rtx-4060",
     ),
     words=("FIGURE", f"what is drawn: {', '.join(FIGURES)}"),
@@ -45,6 +46,7 @@ COMMAND = Command(
         ("what is drawn, instead of an estimate", (
             Option("--from", metavar="FILE", dest="source", help="a document that another command wrote with --json"),
             Option("--validate", metavar="KIND", help="the project's own runs of a kind, scored"),
+            Option("--measured", metavar="STORE", help="a store of bench, whose kernels roofline shows beside"),
             Option("--metric", metavar="NAME", help="of a validation that has several: ttft_ms"),
         )),
         ("the figure", (
@@ -76,7 +78,8 @@ def run(options: dict[str, Any]) -> None:
         from capacity.reporting.tables import to_csv
     except ModuleNotFoundError as error:
         raise InputError(f'a figure needs {error.name}: pip install "model-capacity[report]"') from None
-    drawing = drawing_of(name, _document(name, options), options["metric"] or "")
+    measured = _measured(name, options["measured"])
+    drawing = drawing_of(name, _document(name, options), options["metric"] or "", measured=measured)
     sheet = drawing.sheet()
     _write("--output", path, sheet.png(options["dpi"] or 200) if kind == "png" else sheet.svg(drawing.name) + "\n")
     said = [f"wrote {path}", drawing.alt]
@@ -86,6 +89,18 @@ def run(options: dict[str, Any]) -> None:
     from capacity.rendering.style import harmless
 
     write("".join(f"{harmless(line)}\n" for line in said))
+
+
+def _measured(name: str, path: str | None) -> list[dict[str, Any]]:
+    """Kernels of a store as marks of a roofline."""
+    if path is None:
+        return []
+    if name != "roofline":
+        raise InputError(f"--measured is for roofline, not {name}")
+    from capacity.reporting.figures.stores import measured_points
+    from capacity.reporting.machines import read_store
+
+    return measured_points(read_store(path))
 
 
 def _document(name: str, options: dict[str, Any]) -> Document:

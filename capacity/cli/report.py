@@ -91,7 +91,7 @@ def inputs_of(options: dict[str, Any]) -> list[Document]:
 
     found = [documents.read(path) for path in [*(options["words"] or ()), *(options["sources"] or ())]]
     found += [documents.validated(kind, options["data"]) for kind in options["validate"] or ()]
-    asked = any(options[name] is not None for name in ("params", "model", "config"))
+    asked = any(options[name] is not None for name in ("params", "model", "config", "module", "onnx", "checkpoint"))
     if found and not asked:
         return found
     return [*found, documents.estimated(question(options))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from capacity.errors import InputError
-from capacity.reporting.figures import breakdowns, parity
+from capacity.reporting.figures import breakdowns, parity, stores
 from capacity.reporting.figures.compression import compression
 from capacity.reporting.figures.footprint import footprint
 from capacity.reporting.figures.pareto import pareto
@@ -15,7 +15,8 @@ from capacity.reporting.figures.tornado import tornado
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
     from capacity.reporting.documents import Document
     from capacity.reporting.figures import Drawing
@@ -34,14 +35,20 @@ OF_ESTIMATES: dict[str, Callable[[Shown], Drawing | None]] = {
 }
 
 
-def drawing_of(name: str, document: Document, metric: str = "") -> Drawing:
-    """The drawing of a document; raises InputError where it does not apply. metric: which one of a validation."""
+def drawing_of(name: str, document: Document, metric: str = "", *, measured: Sequence[dict[str, Any]] = ()) -> Drawing:
+    """The drawing of a document; raises InputError where it does not apply.
+
+    metric: which one of a validation. measured: kernels to show on a roofline, beside what is predicted.
+    """
     found = None
     if name in OF_ESTIMATES and document.kind == "estimate":
         from capacity.reporting.documents import estimate_of
 
         parts = shown(estimate_of(document.data, document.name), document.request)
-        found = next((one for part in parts if (one := OF_ESTIMATES[name](part)) is not None), None)
+        drawn = (roofline(part, measured) if name == "roofline" else OF_ESTIMATES[name](part) for part in parts)
+        found = next((one for one in drawn if one is not None), None)
+    elif name == "roofline" and document.kind == "bench":
+        found = stores.roofline(document.data)
     elif name in ("parity", "calibration") and document.kind == "validation":
         kinds = parity.metrics(document.data.get("rows") or (), str(document.data.get("kind", document.name)))
         chosen = metric or max(kinds, key=lambda one: len(kinds[one]), default="")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from capacity.errors import CapacityError
 from capacity.formula import Traced
 from capacity.record import Record
 
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
 
     from capacity.formula import Call
     from capacity.spec.estimate import Estimate, Section
+
+
+# Sections with one of these are asked again with settings turned.
+_TURNED = {"step_time", "tpot", "latency"}
 
 
 class Shown(Record):
@@ -36,15 +41,21 @@ class Shown(Record):
 
 
 def shown(answer: Estimate, request: dict[str, Any] | None) -> list[Shown]:
-    """Every section of an answer; the ledger is opened once."""
+    """Every section of an answer; the ledger is opened once, and stays shut for questions whose numbers have none."""
     found: dict[str, float] = {}
     if request is not None:
         from capacity.estimators.answer import values
         from capacity.formula import ledger
 
-        with ledger():
-            found = values(**request)
-    return [Shown(mode, part, answer, request, found) for mode, part in answer.sections.items()]
+        try:
+            with ledger():
+                found = values(**request)
+        except CapacityError:
+            request = None
+    return [
+        Shown(mode, part, answer, request if part.quantities.keys() & _TURNED else None, found)
+        for mode, part in answer.sections.items()
+    ]
 
 
 def calls(value: Any) -> list[tuple[Call, float, tuple[str, ...]]]:
