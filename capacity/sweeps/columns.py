@@ -196,7 +196,7 @@ class _Cases:
     def _read(self, key: str, value: Any) -> None:
         if not _is_column(value):
             if value is not None and value == value:
-                self.shared[key] = value
+                self.shared[key] = (value,) if key == "catalogue" and isinstance(value, str) else value
             return
         kind = getattr(getattr(value, "dtype", None), "kind", "O")
         if (key in NUMBERS or key == "grid") and kind in "biuf":
@@ -472,28 +472,35 @@ def _price_singly(group: _Group, mode: str, found: _Found) -> None:
             _refuse(found, np.array([where]), values)
             continue
         for name, value in values.items():
-            found.put(where, f"{mode}.{name}", value)
+            found.put(where, name, value)
 
 
 def section_values(
     request: dict[str, Any], mode: str, shapes: tuple[ModelSpec, ...] = (), *, intervals: bool = False
 ) -> dict[str, Any]:
-    """Every quantity of one section of one case, and whether it fits. shapes: other models it may be."""
+    """Every quantity of one section of one case by its full name, and whether it fits. shapes: other models it may be."""
     case = read_case(request)
     if shapes or not intervals:
         case = replace(case, shapes=shapes)
+    beside: dict[str, Any] = {}
     if mode in TRAINING_MODES:
         workload, devices = read_workload(case)
         run, told = priced(case, workload, devices)
         ends = _ends(with_ranges(case, workload, devices, run, told)[0]) if intervals else {}
-        return run_values(run, told) | ends | {"fits": run.fits}
-    from capacity.estimators.serving import serving_section
+        values = run_values(run, told) | ends | {"fits": run.fits}
+        if case.on_platform:
+            from capacity.estimators.platform import platform_values
 
-    section, _ = serving_section(case, alone=True)
-    values: dict[str, Any] = {name: quantity.mid for name, quantity in section.quantities.items()}
-    for kind in ("memory", "time"):
-        values |= {f"{kind}.{name}": part for name, part in section.breakdowns[kind].items()}
-    return values | (_ends(section.quantities) if intervals else {}) | {"fits": section.fits}
+            beside = {f"platform.{name}": value for name, value in platform_values(case).items()}
+    else:
+        from capacity.estimators.serving import serving_section
+
+        section, _ = serving_section(case, alone=True)
+        values = {name: quantity.mid for name, quantity in section.quantities.items()}
+        for kind in ("memory", "time"):
+            values |= {f"{kind}.{name}": part for name, part in section.breakdowns[kind].items()}
+        values |= (_ends(section.quantities) if intervals else {}) | {"fits": bool(section.fits)}
+    return {f"{mode}.{name}": value for name, value in values.items()} | beside
 
 
 def _coded(numbers: Column) -> Column:

@@ -256,3 +256,23 @@ def test_counting_lines_of_a_file(tmp_path):
     path = tmp_path / "cases.csv"
     path.write_text("tp\n1\n2\n")
     assert read_cases(str(path), [])[0] == Filed(str(path), 2)
+
+
+def test_rows_of_every_kind_in_one_frame():
+    cases = pd.DataFrame(
+        {
+            "params": [7e9, 7e9, None, 1e20, None, 7e9],
+            "model": [None, None, "llama-3.1-8b", None, "lama", "llama-3.1-8b"],
+            "mode": ["train", None, "serve", "train", "train", "train"],
+            "storage": ["aws-s3", None, None, None, None, None],
+            "tp": ["1", "2", None, "1", "1", "1"],
+        }
+    )
+    found = capacity.estimate_frame(cases, devices=8)
+    assert found["train.fits"].notna().tolist() == [True, True, False, False, False, False]
+    assert found["serve.fits"].notna().tolist() == [False, True, True, False, False, False]
+    assert found["platform.stored"].notna().tolist() == [True, False, False, False, False, False]
+    assert found["error"].isna().tolist() == [True, True, True, False, False, False]
+    assert "1e+13" in found["error"][3]
+    assert "llama" in found["error"][4]
+    assert "--params and --model" in found["error"][5]
