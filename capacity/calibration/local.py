@@ -13,8 +13,7 @@ from capacity.calibration.fit import fit_sum
 from capacity.errors import InputError
 from capacity.laws.local import MACHINE, NODES, PYTHON, SWITCHES, LocalLaws, law_name, libraries, named, pool, run_terms
 from capacity.measurement.case import BETWEEN
-from capacity.measurement.kernels.collective import HELD_KIB
-from capacity.measurement.measured import Measured, threads_of
+from capacity.measurement.measured import Measured, held_out, threads_of
 from capacity.record import Record, replace
 
 TYPE_CHECKING = False
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from capacity.measurement.case import Case
     from capacity.measurement.statistics import Summary
     from capacity.spec.trace import Trace
 
@@ -112,11 +110,6 @@ def _traces(kernels: Measured) -> tuple[list[str], dict[str, Trace]]:
     """Kernels to fit, and the calls of those that can be traced."""
     names = [name for name in kernels.of_kind("kernel") if not held_out(kernels.cases[name])]
     return names, {name: trace for name in names if (trace := kernels.trace(name)) is not None}
-
-
-def held_out(case: Case) -> bool:
-    """Whether a kernel is kept for validation: collectives of some sizes."""
-    return case.kernel == "collective" and case.parameters["KiB"] in HELD_KIB
 
 
 def _rows(kernels: Measured, name: str, trace: Trace) -> list[Row]:

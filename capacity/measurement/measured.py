@@ -5,6 +5,7 @@ from __future__ import annotations
 from capacity.errors import InputError
 from capacity.measurement.case import Case, Machine
 from capacity.measurement.check import by_case, summaries
+from capacity.measurement.kernels.collective import HELD_KIB
 from capacity.measurement.registry import KERNELS
 from capacity.measurement.store import read
 from capacity.spec.measurement import OK
@@ -68,6 +69,11 @@ class Measured:
                 return trace_case(self.cases[name], self.machine, caches)
         except Exception:  # noqa: BLE001 - torch raises many kinds for what cannot be traced
             return None
+
+
+def held_out(case: Case) -> bool:
+    """Whether a kernel is kept for validation: collectives of some sizes."""
+    return case.kernel == "collective" and case.parameters["KiB"] in HELD_KIB
 
 
 def _cache_sizes(facts: Mapping[str, Any], device: str, threads: int) -> tuple[float, float]:

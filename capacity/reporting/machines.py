@@ -97,6 +97,8 @@ def _case(name: str, measured: Measured, visits: list[Measurement]) -> dict[str,
         "moved_bytes": visit.moved_bytes,
         "memory_bytes": visit.peak_memory_bytes - rest if visit.peak_memory_bytes is not None else None,
         "energy_j": visit.energy_j,
+        "energy_interval_j": list(visit.energy_interval_j) if visit.energy_interval_j else None,
+        "energy_source": visit.energy_source,
         **{f"{phase}_s": summary.parts_s[phase] for phase in PHASES if phase in summary.parts_s},
         **{key: facts[key] for key in ("tokens", "weight_bytes", "cache_bytes", "disk_bytes", "relative_error") if isinstance(facts.get(key), (int, float))},
     }  # fmt: skip

@@ -12,11 +12,10 @@ import os
 import numpy as np
 import pandas as pd
 
-from capacity.calibration.local import held_out
 from capacity.catalogue.own import laws_path
 from capacity.errors import FileFormatError, InputError
 from capacity.laws.local import FAR, MACHINE, LocalLaws, from_document, fused
-from capacity.measurement.measured import Measured
+from capacity.measurement.measured import Measured, held_out
 from capacity.validation import platform, scoring
 
 TYPE_CHECKING = False

@@ -24,7 +24,7 @@ from capacity.laws.local import (
     to_document,
 )
 from capacity.measurement.case import FULL, Case, Machine
-from capacity.measurement.measured import Measured, threads_of
+from capacity.measurement.measured import Measured, held_out, threads_of
 from capacity.measurement.registry import KERNELS, cases
 from capacity.measurement.residency import Caches
 from capacity.measurement.store import Store
@@ -349,7 +349,7 @@ def test_ranks_are_lowered_with_their_collectives_and_copies():
 
 
 def test_collectives_have_latency_and_bandwidth_and_a_size_is_kept_for_validation():
-    held = [case for case in cases(FULL, Machine(), ["collective"]) if calibration.held_out(case)]
+    held = [case for case in cases(FULL, Machine(), ["collective"]) if held_out(case)]
     assert {case.parameters["KiB"] for case in held} == {1024}
     assert {case.parameters["op"] for case in held} == {
         "all-reduce",
