@@ -29,6 +29,12 @@ _COLUMNS = (
     ("energy", "energy_j"),
     ("J a tok", "energy_per_token_j"),
 )
+# Columns that stand first where layouts were chosen by them.
+_LEADING = {
+    "cost": ("devices", "cost_usd", "cost_per_million_tokens_usd"),
+    "energy": ("devices", "energy_j", "energy_per_token_j"),
+    "throughput-per-device": ("devices", "tokens_per_s"),
+}
 _FRONT_ROWS, _TERMS, _TURNS = 8, 4, 4
 
 
@@ -44,7 +50,7 @@ def screen(choice: Choice, style: Style, *, everything: bool = False) -> str:
     if choice.best is not None:
         lines += ["", *command(choice.request, choice.best.options, style)]
     if choice.tried:
-        lines += ["", *heading("COMPARED", "the best of each", style), *_layouts(choice.tried, style)]
+        lines += ["", *heading("COMPARED", "the best of each", style), *_layouts(choice.tried, style, choice.objective)]
     if choice.front:
         kept = choice.front if everything else thinned(choice.front, _FRONT_ROWS)
         more = f", {len(kept)} of {len(choice.front)}" if len(kept) < len(choice.front) else ""
@@ -166,15 +172,17 @@ def command(request: dict[str, Any], options: dict[str, Any], style: Style) -> l
     return [style.paint(MARGIN + line, "dim") for line in [*lines, current]]
 
 
-def _layouts(options: Sequence[Option], style: Style) -> list[str]:
-    """A table of layouts."""
-    head, rows = layout_table(options)
+def _layouts(options: Sequence[Option], style: Style, objective: str = "") -> list[str]:
+    """A table of layouts, what they were chosen by first where that is said."""
+    head, rows = layout_table(options, objective)
     return table([head], [[style.text(cell) for cell in row] for row in rows], style, MARGIN)
 
 
-def layout_table(options: Sequence[Option]) -> tuple[list[str], list[list[str]]]:
+def layout_table(options: Sequence[Option], objective: str = "") -> tuple[list[str], list[list[str]]]:
     """Headings and rows of a table of layouts; what they all have in common is not repeated."""
-    names = [(head, name) for head, name in _COLUMNS if all(name in one.values for one in options)]
+    leading = _LEADING.get(objective, ())
+    columns = sorted(_COLUMNS, key=lambda column: column[1] not in leading)
+    names = [(head, name) for head, name in columns if all(name in one.values for one in options)]
     names = [(head, name) for head, name in names if name != "step_time_s" or "run_time_s" not in options[0].values]
     if len({one.values.get("devices") for one in options}) == 1:
         names = [(head, name) for head, name in names if name != "devices"]
