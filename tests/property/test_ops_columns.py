@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from formulary import formulas, parameter_units
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from capacity import ops
@@ -48,7 +48,8 @@ def cases(draw, entry):
 
 @pytest.mark.parametrize("name", FORMULAS)
 @given(data=st.data())
-@settings(max_examples=40)
+# Some formulas hold in a corner only, and all rows of a case must lie in it.
+@settings(max_examples=40, suppress_health_check=[HealthCheck.filter_too_much])
 def test_a_formula_gives_the_same_on_columns(name, data):
     entry = FORMULAS[name]
     rows, columns = data.draw(cases(entry))
