@@ -35,8 +35,8 @@ class Store(Record):
 
     def begin(self, told: dict[str, Any], *, resume: bool) -> None:
         """Open the folder for a sweep that is described so; raises InputError where another one's rows are in the way."""
-        if self.folder != self.target and os.path.exists(self.target) and not resume:
-            raise InputError(f"{self.target} exists; give another --output, or move it away")
+        if self.folder != self.target and os.path.exists(self.target) and not (resume and os.path.isdir(self.folder)):
+            raise InputError(f"{self.target} exists, whole; give another --output, or move it away")
         manifest = os.path.join(self.folder, MANIFEST)
         if os.path.isdir(self.folder) and os.listdir(self.folder):
             try:

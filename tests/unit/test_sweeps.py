@@ -250,6 +250,7 @@ def test_the_command(capsys, tmp_path, monkeypatch):
     assert main(["sweep"]) == 2
     assert main(["sweep", *fixed, *axes, "--output", out]) == 2
     assert "exists" in capsys.readouterr().err
+    assert main(["sweep", *fixed, *axes, "--output", out, "--resume"]) == 2  # nothing is left to do
 
 
 def test_counting_lines_of_a_file(tmp_path):
