@@ -4,11 +4,12 @@
 
 Needs torch, torchvision and timm. Each network is traced on `meta` to train on PRIME images of the size its
 published weights are for, or of the size a line "NAME SIZE" of the file gives; what is a multiple of PRIME grows with
-the batch. Nothing is downloaded. Takes a second a table.
+the batch. Nothing is downloaded. Takes a second a table; what the file holds already is kept, so delete it to begin anew.
 """
 
 import json
 import lzma
+import signal
 import sys
 import time
 from pathlib import Path
@@ -40,6 +41,7 @@ FIELDS = (
     "value_size",
     "elements",
 )
+MOST_S = 90
 # Networks that take no picture, and those made for timm's own tests.
 SKIPPED = ("test_", "naflexvit", "deepseek", "gemma", "qwen")
 
@@ -79,18 +81,40 @@ def build(name, side):
     return make
 
 
+def kept():
+    """Rows and networks of the file that is there: a run goes on where the last one stopped."""
+    if not HOME.is_file():
+        return {}, {}
+    document = json.loads(lzma.decompress(HOME.read_bytes()))
+    rows = [tuple(row) for row in zip(*document["columns"], strict=True)]
+    networks = {
+        name: (*facts, [(rows[at], count) for at, count in zip(table, counts, strict=True)])
+        for name, (*facts, table, counts) in document["networks"].items()
+    }
+    return dict.fromkeys(rows, 0), networks
+
+
+def late(*_):
+    """A network takes longer than all others together."""
+    raise TimeoutError(f"took more than {MOST_S} s")
+
+
 def main(wanted):
-    rows, networks, failed = {}, {}, {}
+    rows, networks, failed = *kept(), {}
     begun = time.time()
     names = dict(wanted)
     names |= {
         f"tv.{name}": 299 if "inception" in name else 224 for name in torchvision.models.list_models(torchvision.models)
     }
     names |= {name: size_of(name) for name in timm.list_models() if name not in names and not name.startswith(SKIPPED)}
+    signal.signal(signal.SIGALRM, late)
     for name, side in names.items():
+        if name in networks:
+            continue
+        signal.alarm(MOST_S)
         try:
             graph = module.trace(build(name, side), [module.InputSpec((PRIME, 3, side, side))], train=True, name=name)
-        except (CapacityError, ValueError, AssertionError, TypeError) as error:
+        except (CapacityError, ValueError, AssertionError, TypeError, TimeoutError) as error:
             failed[name] = str(error)[:160]
             continue
         table = []

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from capacity.estimators.power import DEFAULT_TDP_W
 from capacity.estimators.pricing import peak_flop_per_s
-from capacity.formula import formula
 from capacity.formulas import collectives
 from capacity.laws.memory_bound import memory_bound_time_s
-from capacity.laws.network import pass_time_s
+from capacity.laws.network import network_step_s, pass_time_s
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,18 +34,6 @@ def machine_numbers(device: Device, dtype: str) -> dict[str, float]:
         "tdp_w": float(device.tdp_w or DEFAULT_TDP_W),
         "bytes": 4.0 if wide else 2.0,
     }  # fmt: skip
-
-
-@formula(unit="s", symbol="t_step")
-def network_step_s(
-    forward_s: float, backward_s: float, casts_s: float, optimizer_s: float, exchange_s: float, fixed_s: float
-) -> float:
-    """Time of a step of a network on one batch.
-
-    1. Forward, and to train backward, weights cast for autocast, the optimizer, and what shows of exchanging gradients.
-    2. What a step costs whatever it does: the loop, and waiting for its result.
-    """
-    return forward_s + backward_s + casts_s + optimizer_s + exchange_s + fixed_s
 
 
 def pass_seconds(

@@ -168,6 +168,18 @@ def pass_time_s(device_s: float, calls: float, call_s: float, sharpness: float =
     return slower
 
 
+@formula(unit="s", symbol="t_step")
+def network_step_s(
+    forward_s: float, backward_s: float, casts_s: float, optimizer_s: float, exchange_s: float, fixed_s: float
+) -> float:
+    """Time of a step of a network on one batch.
+
+    1. Forward, and to train backward, weights cast for autocast, the optimizer, and what shows of exchanging gradients.
+    2. What a step costs whatever it does: the loop, and waiting for its result.
+    """
+    return forward_s + backward_s + casts_s + optimizer_s + exchange_s + fixed_s
+
+
 class NetworkLaw(Record):
     """Fitted parameters of one kind of processor, by category or name; `source` says on what, `interval` how well.
 

@@ -131,7 +131,7 @@ class Run:
         self.device: Device | None = None
         self.table: Table | None = None
         self.mids = (np.nan, np.nan, np.nan)
-        self.mode = "train" if word(row, "mode").startswith("train") else "infer"
+        self.mode = "train" if word(row, "mode").lower().startswith("train") else "infer"
         self.measured = number(row, "images_per_s")
         self.devices = size(row, "n_devices")
         self.batch = number(row, "batch_per_device") or USUAL_BATCH
@@ -152,7 +152,7 @@ class Run:
 
     def set_up(self, row: dict[str, Any], device: Device) -> None:
         """Format and software."""
-        text = word(row, "dtype")
+        text = word(row, "dtype").lower()
         self.mixed = float("amp" in text or "autocast" in text)
         wide = (
             "bf16" if "bf16" in text else "fp16" if self.mixed or "16" in text else "tf32" if "tf32" in text else "fp32"
@@ -161,12 +161,12 @@ class Run:
         self.kind = "cpu" if device.kind == "CPU" else "gpu"
         self.numbers = machine_numbers(device, wide)
         self.link = float(device.link.bytes_per_s) if device.link else 16e9
-        layout = word(row, "layout")
-        version = _VERSION.search(word(row, "notes"))
+        layout = word(row, "layout").lower()
+        version = _VERSION.search(word(row, "notes").lower())
         # NVIDIA's own examples keep images channels last under mixed precision.
-        own = "deeplearningexamples" in word(row, "source")
+        own = "deeplearningexamples" in word(row, "source").lower()
         self.last = float(layout == "nhwc" or (own and self.mixed > 0.0) or self.kind == "cpu")
-        compiled = word(row, "compile")
+        compiled = word(row, "compile").lower()
         self.compiled = float(bool(compiled) and compiled not in ("no", "nan", "eager", "none", "false"))
         old = bool(version and int(version[1]) < 2) or own
         self.fused = float(not old)
