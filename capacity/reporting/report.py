@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from capacity.reporting.documents import Document
 
 
+# Kinds that hold the estimate of what they found, and what they are called.
+_PLANNED = {"plan": "a plan", "solution": "a question asked backwards"}
+
+
 def compose(inputs: Sequence[Document], title: str = "") -> Report:
     """The report of some documents, in their order; a title is made up where none is given."""
     made, said = _title(inputs)
@@ -42,11 +46,11 @@ def _title(inputs: Sequence[Document]) -> tuple[str, str]:
             from capacity.reporting.sections.estimate import title
 
             return title(documents.estimate_of(document.data, document.name))
-        if document.kind == "plan" and document.data.get("estimate"):
+        if document.kind in _PLANNED and document.data.get("estimate"):
             from capacity.reporting.sections.estimate import title
 
             head, said = title(documents.estimate_of(document.data["estimate"], document.name))
-            return head.partition(":")[0] + ": a plan", said
+            return f"{head.partition(':')[0]}: {_PLANNED[document.kind]}", said
         if document.kind == "bench":
             from capacity.reporting.sections.bench import name_of
 

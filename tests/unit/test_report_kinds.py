@@ -50,6 +50,27 @@ def test_a_plan_says_what_it_was_chosen_from(capsys, monkeypatch, tmp_path):
     assert "nothing changed" in capsys.readouterr().out
 
 
+def test_a_question_asked_backwards_is_told(capsys):
+    text = printed(
+        capsys,
+        "plan",
+        "--params",
+        "1e9",
+        "--tokens",
+        "1e10",
+        "--device",
+        "h100-sxm",
+        "--solve",
+        "devices",
+        "--deadline",
+        "2d",
+    )
+    data = json.loads(text)
+    _, page = told(documents.document({**data, "estimate": None}, "solution.json"))
+    assert "Solved for devices" in page
+    assert all(one["why"] in page for one in data["trials"])
+
+
 def test_a_sweep_shows_its_front(capsys):
     text = printed(
         capsys,

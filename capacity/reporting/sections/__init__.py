@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from capacity.reporting.documents import Document
 
 # Kinds that are told in words of their own; any other is told as it is.
-_KNOWN = ("estimate", "validation", "compress", "bench", "plan", "sweep", "notes")
+_KNOWN = ("estimate", "validation", "compress", "bench", "plan", "solution", "sweep", "notes")
 
 
 def sections_of(document: Document, place: int, *, brief: bool = False) -> tuple[Section, ...]:
