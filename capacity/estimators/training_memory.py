@@ -284,7 +284,16 @@ def _stage(
     # Logits and the block being recomputed are never alive at once.
     parts["working set"] = ops.maximum(_logits(model, workload, plan, stages, habits), working)
     if ops.anywhere(plan.zero >= 3):
-        parts["gathered weights"] = ops.where(plan.zero >= 3, _gathered(model, weights, workload, plan, habits), 0.0)
+        piped = plan.pp > 1.0
+        gathered = _gathered(model, weights, workload, plan, habits)
+        if ops.anywhere(piped):
+            # Stages of a pipeline stay gathered, and add their gradients up whole, from the first micro-batch to the last.
+            stage = sum(sum(local_elements(weights, plan, *pair)) for pair in zip(stages, shares, strict=True))
+            whole = memory.weight_bytes(stage, workload.precision.activation_bits / 8.0)
+            if workload.mode != "lora":
+                whole = whole + memory.gradient_bytes(stage, 4.0)
+            gathered = ops.where(piped, whole, gathered)
+        parts["gathered weights"] = ops.where(plan.zero >= 3, gathered, 0.0)
     if habits.buffer_bytes and ops.anywhere(ranks > 1.0):
         parts["buffers"] = ops.where(ranks > 1.0, habits.buffer_bytes, 0.0)
     for name, guide in workload.guides:

@@ -149,7 +149,7 @@ def price_terms(
         expert_layers=sum(block.count for block in layers if _experts(block)) / plan.pp,
         **_head(table, workload, plan, network, pricer),
         hop=_hop(model, workload, plan, network),
-        **_data(local, workload, plan, network, pricer),
+        **_data(local, workload, plan, network, pricer, micro_batches),
         micro_batches=micro_batches,
         stages=plan.pp,
         chunks=plan.interleave * BUBBLE_CUT.get(plan.schedule, 1.0),
@@ -403,7 +403,9 @@ def _update_bytes(workload: Workload) -> float:
     return 2.0 * (4.0 + OPTIMIZER_STATE_BYTES[workload.optimizer]) + 4.0 + 2.0
 
 
-def _data(local: Local, workload: Workload, plan: Plan, network: Network, pricer: Pricer) -> dict[str, float]:
+def _data(
+    local: Local, workload: Workload, plan: Plan, network: Network, pricer: Pricer, micro_batches: float
+) -> dict[str, float]:
     """Gathering sharded weights, reducing and accumulating gradients, updating weights, here or on the host."""
     trained = 0.0 if workload.mode == "lora" else 1.0
     width = workload.precision.weight_bits / 8.0
@@ -415,7 +417,9 @@ def _data(local: Local, workload: Workload, plan: Plan, network: Network, pricer
     whole = (plan.zero < 3) & (plan.ranks > 1.0)
     if ops.anywhere(sharded):
         found["gather"] = ops.where(sharded, network.ring_s(gathered, plan.shards, plan.tp, 1.0), 0.0)
-        found["gathers"] = 3.0 if trained else 2.0
+        # A pipeline gathers its stage once a step and reduces its gradients once (torchtitan's default).
+        once = 1.0 / micro_batches
+        found["gathers"] = ops.where(plan.pp > 1.0, (1.0 + trained) * once, 3.0 if trained else 2.0)
         if ops.anywhere(plan.replicas > 1.0):
             across = network.all_reduce_s(gradients / plan.shards, plan.replicas, plan.tp * plan.shards)
             found["reduce"] = ops.where(sharded, across, 0.0)

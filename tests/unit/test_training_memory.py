@@ -276,3 +276,16 @@ def test_an_update_that_is_not_fused_holds_its_temporaries():
     assert eager["gradients"] == pytest.approx(14.0 * sums.all)
     assert eager["weights"] + eager["gradients"] + eager["optimizer"] == pytest.approx(28.0 * sums.all)
     assert eager["gradients"] == 7.0 * fused["gradients"]  # of 16 bits
+
+
+def test_a_sharded_pipeline_keeps_its_stage_gathered():
+    """Torchtitan gathers a stage once a step: weights of 16 bits and gradients of 32 stay whole beside their shards."""
+    model = load_model("llama-3.1-405b")
+    sums = weights_of(lower(model, Tokens()))
+    work_ = Workload(seq_len=8192.0, global_batch=64.0)
+    plan = Plan(dp=8.0, tp=8.0, pp=7.0, zero=3, recompute="full")
+    parts = training_memory(model, sums, work_, plan, 8.0, 0.0, stack="torchtitan", stage="first")
+    stage = (sums.dense / 8.0 + sums.vectors) / 7.0 + sums.embedding / 8.0
+    assert parts["gathered weights"] == pytest.approx(6.0 * stage)
+    alone = training_memory(model, sums, work_, replace(plan, pp=1.0, dp=56.0), 8.0, 0.0, stack="torchtitan")
+    assert alone["gathered weights"] < 0.5 * parts["gathered weights"]
