@@ -81,6 +81,7 @@ def machine_of(cluster: Cluster, service: Service) -> Machine:
         engine.unpacks,
         service.adapters,
         service.adapter_rank,
+        {},
     )
 
 

@@ -93,12 +93,14 @@ def busy_of(found: Iterable[Kernel], machine: Machine, law: StepLaw) -> Busy:
     """How busy kernels keep a device."""
     compute = memory = 0.0
     whole = machine.peak("bf16")
+    wide: dict[str, float] = {"attention.decode": 1.0, "attention.prefill": 1.0, "scan": 1.0}
     for kernel in found:
-        if kernel.work_s:
-            product, _, format = kernel.peak.partition(".")
-            narrow = machine.peak(format) / whole if product != "attention" and format else 1.0
-            done = kernel.work_s + kernel.tile_s * ops.minimum(law.tile_rows, LEAST_TILE_ROWS + kernel.rows)
-            compute = compute + done * narrow
+        if kernel.peak not in wide:
+            wide[kernel.peak] = machine.peak(kernel.peak.partition(".")[2] or "bf16") / whole
+        done = kernel.work_s
+        if kernel.part == "experts":
+            done = done + kernel.tile_s * ops.minimum(law.tile_rows, LEAST_TILE_ROWS + kernel.rows)
+        compute = compute + done * wide[kernel.peak]
         if kernel.bandwidth != "link":
             memory = memory + kernel.memory_s
     return Busy(compute, memory)

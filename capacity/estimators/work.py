@@ -83,7 +83,7 @@ class Machine(Record):
     of the cache. reach and pace: shares of the
     memory bandwidth and of the peak that this architecture reaches where those whose kernels were measured reach all. half_accumulate: products add up in 16
     bits; warp_products: in the instructions that older tensor cores had too; unpacks: narrow weights are written out in 16 bits for many rows. adapters: low-rank
-    adapters of adapter_rank that requests choose among.
+    adapters of adapter_rank that requests choose among. known: peaks asked for so far, a table of this machine's own.
     """
 
     cluster: Cluster
@@ -97,6 +97,7 @@ class Machine(Record):
     unpacks: bool = False
     adapters: float = 0.0
     adapter_rank: float = 0.0
+    known: dict[str, float] = {}
 
     @property
     def memory_bytes_per_s(self) -> float:
@@ -109,6 +110,12 @@ class Machine(Record):
 
     def peak(self, format: str) -> float:
         """Dense peak of products with weights of a format."""
+        known = self.known.get(format)
+        if known is None:
+            known = self.known[format] = self._peak(format)
+        return known
+
+    def _peak(self, format: str) -> float:
         dtype = _COMPUTED.get(format, format)
         if processor(self.cluster.device) == "CPU":
             return self._cores(dtype)
