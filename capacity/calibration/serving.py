@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 
 import numpy as np
 
-from capacity.errors import CapacityError
+from capacity.errors import CapacityError, InputError
 from capacity.estimators import feeding
 from capacity.estimators.case import read_case
 from capacity.estimators.replica import load_replica, machine_of
 from capacity.estimators.serving_case import read_service
 from capacity.estimators.serving_time import Prompt, by_token, decode_kernels, mixed_kernels
 from capacity.formulas import schedule
+from capacity.laws.engine import fitted_engines
 from capacity.laws.step import kernel_time_s
 from capacity.validation.serving import request_of
 from capacity.validation.tables import read_runs
@@ -168,6 +170,8 @@ class Runs:
             except CapacityError:
                 continue
             kept.append(index)
+        if not found:
+            raise InputError("no run of the table can be priced; `capacity validate serving --data` says why of each")
         self.table = table.iloc[kept].reset_index(drop=True)
         parts = ("decode", "beside", "mixed", "chunk", "core", "small")
         self.kernels = {part: Kernels([one[part] for one in found], self.names) for part in parts}
@@ -252,11 +256,17 @@ def _lowered(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def fit(runs: Runs, used: Array, start: Array | None = None, evaluations: int = 7) -> Array:
-    """Logarithms of the parameters that fit the runs in `used` and the priors best."""
+def fit(
+    runs: Runs, used: Array, start: Array | None = None, evaluations: int = 7, middle: Array | None = None
+) -> Array:
+    """Logarithms of the parameters that fit the runs in `used` and the priors best.
+
+    middle: of the priors, where not those of PRIORS.
+    """
     from scipy.optimize import least_squares
 
-    middle = np.log([value for value, _ in PRIORS.values()])
+    if middle is None:
+        middle = np.log([value for value, _ in PRIORS.values()])
     spread = np.array([deviation for _, deviation in PRIORS.values()])
     scale = np.sqrt(TEMPER)
 
@@ -272,11 +282,11 @@ def fit(runs: Runs, used: Array, start: Array | None = None, evaluations: int = 
     return np.asarray(found.x)
 
 
-def left_out(runs: Runs, used: Array, groups: Array, start: Array) -> tuple[Array, Array]:
+def left_out(runs: Runs, used: Array, groups: Array, start: Array, middle: Array | None = None) -> tuple[Array, Array]:
     """Predictions of each group by a fit that has not seen it."""
     token, first = np.full(len(groups), np.nan), np.full(len(groups), np.nan)
     for group in sorted(set(groups)):
-        logs = fit(runs, used & (groups != group), start, evaluations=4)
+        logs = fit(runs, used & (groups != group), start, 4, middle)
         mine = groups == group
         a, b = runs.predicted(logs)
         token[mine], first[mine] = a[mine], b[mine]
@@ -316,6 +326,50 @@ def text_of(logs: Array, source: str, date: str) -> str:
             lines.append(f"{name} = {values[f'{name}.{engine}']:.4g}")
         lines += [f"replay = {values['replay']:.4g}", f"front_end_token_us = {values['front_end_token_us']:.4g}"]
     return "\n".join(lines) + "\n"
+
+
+def known_values() -> Array:
+    """Logarithms of the parameters as the project ships them."""
+    fitted = fitted_engines()
+    law, engines = fitted["laws"]["served"], fitted["engines"]
+    values = []
+    for name in PRIORS:
+        group, _, rest = name.partition(".")
+        if rest in ENGINES:
+            values.append(engines[rest][group])
+        else:
+            values.append(law[group][rest] if rest else law.get(group) or engines[ENGINES[0]][group])
+    return np.log(values)
+
+
+def calibrate(
+    data: str, output: str, *, source: str = "", date: str = "", fresh: bool = False, talk: Callable[[str], None]
+) -> dict[str, Any]:
+    """Fit engines to a site's runs, near what the project ships (fresh: near the measured kernels), and write served.toml.
+
+    data: a table with the columns of `capacity validate serving`. Returns files, and scores in sample and with each model
+    left out of the fit that predicts it (None where there is one). Raises CapacityError where no run can be priced.
+    """
+    table = read_runs(data, "serving", ("model", "device", "measured_tpot_ms", "measured_ttft_ms"))
+    runs = Runs(table)
+    talk(f"{len(runs.table)} of {len(table)} runs are priced; fitting")
+    used = np.isfinite(runs.token_s) & np.isfinite(runs.first_s)
+    middle = None if fresh else known_values()
+    logs = fit(runs, used, middle, middle=middle)
+    scores: dict[str, Any] = {"before": _medians(runs, used, *runs.predicted(known_values()))}
+    scores["in_sample"] = _medians(runs, used, *runs.predicted(logs))
+    families = runs.table["model"].map(family).to_numpy()
+    several = len(set(families)) > 1
+    scores["left_out"] = _medians(runs, used, *left_out(runs, used, families, logs, middle)) if several else None
+    os.makedirs(output, exist_ok=True)
+    file = os.path.join(output, "served.toml")
+    write_whole(file, text_of(logs, source or f"runs of {os.path.basename(data)}", date or "undated"))
+    return {"files": [file], "runs": len(runs.table), "scores": scores}
+
+
+def _medians(runs: Runs, used: Array, token: Array, first: Array) -> dict[str, float]:
+    pairs = (("tpot_ms", token, runs.token_s), ("ttft_ms", first, runs.first_s))
+    return {name: float(np.median(np.abs(a[used] / b[used] - 1.0))) for name, a, b in pairs}
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 KINDS = {
     "kernels": "devices, from tables of measured kernels",
     "training": "training stacks, from tables of measured runs",
+    "serving": "engines that serve, from tables of measured runs",
     "local": "this machine, from what `capacity bench` measured",
     "platform": "its disk, ciphers and preparation of data, from the same; `local` does that too",
 }
@@ -29,7 +30,8 @@ COMMAND = Command(
     description="Fit kernel laws to measurements. `kernels` writes a profile a device:\n"
     "parameters with their uncertainty, errors of rows kept from the fit, the range\n"
     "they hold for. `training` writes training stacks, for `--stack FILE`, from runs\n"
-    "with the columns of `validate training`. `local` fits this machine's, after which `capacity estimate\n"
+    "with the columns of `validate training`; `serving` engines, for `--engine FILE:NAME`.\n"
+    "`local` fits this machine's, after which `capacity estimate\n"
     "--device this-machine` uses them. Needs the `calibrate` extra, `local` `bench`.",
     examples=(
         "capacity calibrate local",
@@ -38,17 +40,18 @@ COMMAND = Command(
         "capacity validate kernels --data measured/kernels --profiles profiles",
         "capacity calibrate training our-runs.csv",
         "capacity estimate --params 7e9 --stack capacity-profiles/stacks.toml:fsdp",
+        "capacity calibrate serving our-servers.csv",
     ),
     words=("KIND", "; ".join(f"{name}: {said}" for name, said in KINDS.items())),
     groups=(
         ("the measurements", (
             Option("--data", metavar="PATH", help=f"a folder of tables, or what `capacity bench` kept: {STORE}"),
         )),
-        ("the profiles of `kernels` and `training`", (
+        ("the profiles of `kernels`, `training` and `serving`", (
             Option("--output", metavar="DIR", help=f"the folder they are written to: {PROFILES}"),
             Option("--source", metavar="TEXT", help="what they say of their origin"),
             Option("--date", metavar="TEXT", help="when it was measured: 2026-11"),
-            Option("--fresh", help="of `training`: not near the project's stacks, but made as they were"),
+            Option("--fresh", help="not near the project's stacks or engines, but made as they were"),
         )),
         ("the answer", (
             Option("--plain", help="no colour, ASCII only"),
@@ -67,7 +70,7 @@ def run(options: dict[str, Any]) -> None:
     if kind not in KINDS:
         raise UnknownNameError("kind", words[0], KINDS, f"known are {', '.join(KINDS)}")
     data = options["data"] or (words[1] if len(words) > 1 else None)
-    kinds = {"kernels": _kernels, "training": _training, "local": _local, "platform": _platform}
+    kinds = {"kernels": _kernels, "training": _training, "serving": _serving, "local": _local, "platform": _platform}
     done, lines = kinds[kind](data, options)
     if options["json"]:
         from capacity.rendering.record import json
@@ -151,6 +154,29 @@ def _training(data: str | None, options: dict[str, Any]) -> tuple[dict[str, Any]
         ]
         for name, pair in done["scores"].items()
     ]  # fmt: skip
+    lines = layout.table(header, [[chosen.text(cell) for cell in row] for row in rows], chosen)
+    return done, [*lines, "", *_written(done["files"], chosen)]
+
+
+def _serving(data: str | None, options: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    if data is None:
+        raise InputError("the data are missing: name a table of runs, as in `capacity calibrate serving runs.csv`")
+    try:
+        from capacity.calibration.serving import calibrate
+    except ModuleNotFoundError as error:
+        raise InputError(f'calibration needs {error.name}: pip install "model-capacity[calibrate]"') from None
+    done = calibrate(
+        data, options["output"] or PROFILES,
+        source=options["source"] or "", date=options["date"] or "", fresh=options["fresh"], talk=_talk,
+    )  # fmt: skip
+    chosen = style(plain=options["plain"])
+    header = [["median error of", "next token", "first token"]]
+    names = {"before": "the project's fit", "in_sample": "this fit, in sample", "left_out": "this fit, model left out"}
+    rows = [
+        [names[name], f"{score['tpot_ms']:.1%}", f"{score['ttft_ms']:.1%}"]
+        for name, score in done["scores"].items()
+        if score is not None
+    ]
     lines = layout.table(header, [[chosen.text(cell) for cell in row] for row in rows], chosen)
     return done, [*lines, "", *_written(done["files"], chosen)]
 

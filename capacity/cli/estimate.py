@@ -83,7 +83,7 @@ COMMAND = Command(
             Option("--rollout-precision", metavar="NAME", help="of its weights: bf16, fp8 ..."),
         )),
         ("how requests are served", (
-            Option("--engine", metavar="NAME", help="vllm, sglang, tensorrt-llm, llama.cpp ..."),
+            Option("--engine", metavar="NAME", help="vllm, sglang, tensorrt-llm, llama.cpp ..., or FILE:NAME as calibrated"),
             Option("--request-rate", metavar="N", read=_rate, help="requests a second that come; gives replicas, devices, a day"),
             Option("--ttft-slo", metavar="TIME", read=_seconds, help="promised time to the first token: 2s"),
             Option("--tpot-slo", metavar="TIME", read=_seconds, help="promised time to each next token: 50ms"),

@@ -217,7 +217,7 @@ def _alternatives(case: Case, load: Load) -> tuple[dict[str, Any], ...]:
             other = (
                 load
                 if cluster is case.cluster and not asked
-                else load_replica(other_case, load.model, load.workload, priced, _on(load.service, cluster))
+                else load_replica(other_case, load.model, load.workload, priced, _on(load, cluster))
             )
         except InputError:
             continue
@@ -232,9 +232,11 @@ def _alternatives(case: Case, load: Load) -> tuple[dict[str, Any], ...]:
     return tuple(sorted(rows, key=lambda row: (not row["fits"], row.get("tpot_s", row.get("latency_s", 0.0)))))
 
 
-def _on(service: Service, cluster: Cluster) -> Service:
-    """The same service on another kind of device."""
-    return replace(service, engine=load_engine(service.engine.id, processor(cluster.device)))
+def _on(load: Load, cluster: Cluster) -> Service:
+    """The same service on another device: its engine as it runs on that kind of processor."""
+    kind, engine = processor(cluster.device), load.service.engine
+    same = kind == processor(load.cluster.device)
+    return load.service if same else replace(load.service, engine=load_engine(engine.id, kind))
 
 
 def _warnings(case: Case, load: Load) -> tuple[str, ...]:

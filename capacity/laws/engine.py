@@ -7,7 +7,7 @@ import os
 from capacity.errors import FileFormatError, UnknownNameError
 from capacity.laws.profile import FITTED
 from capacity.laws.step import step_law
-from capacity.record import Record
+from capacity.record import Record, replace
 from capacity.toml_file import read_toml
 
 TYPE_CHECKING = False
@@ -74,7 +74,13 @@ _known: dict[tuple[str, str], Engine] = {}
 
 
 def load_engine(name: str, kind: str = "GPU") -> Engine:
-    """An engine by its id or a usual spelling of it, as it runs on a kind of device. Raises UnknownNameError."""
+    """An engine by its id or a usual spelling of it, as it runs on a kind of device. Raises UnknownNameError.
+
+    `FILE.toml:ENGINE` takes what `capacity calibrate serving` fitted for it.
+    """
+    file, colon, own = name.rpartition(":")
+    if colon and file.endswith(".toml"):
+        return _from_file(file, load_engine(own, kind))
     key = name.strip().lower().replace("_", "-").replace(" ", "-")
     if (key, kind) not in _known:
         if key not in engine_names():
@@ -84,6 +90,32 @@ def load_engine(name: str, kind: str = "GPU") -> Engine:
             key = known[key]
         _known[key, kind] = _engine(key, read_toml(_path(key)), kind)
     return _known[key, kind]
+
+
+def _from_file(file: str, engine: Engine) -> Engine:
+    """An engine with the law and the host times of a file."""
+    try:
+        table = read_toml(file, keep=False)
+        own = table["engines"][engine.id]
+        return replace(engine, law=law_of(table["laws"][own["law"]]), **_host_times(own))
+    except (OSError, ValueError) as error:
+        raise FileFormatError(f"--engine {file} cannot be read: {error}") from None
+    except KeyError as error:
+        raise FileFormatError(
+            f"--engine {file} holds nothing of {engine.id} (no {error}); `capacity calibrate serving` writes such files"
+        ) from None
+
+
+def _host_times(own: dict[str, Any]) -> dict[str, float]:
+    return {
+        "step_s": own["step_ms"] * 1e-3,
+        "sequence_s": own["sequence_us"] * 1e-6,
+        "replay": own.get("replay", 1.0),
+        "prefill": own.get("prefill", 1.0),
+        "eager_layer_s": own.get("eager_layer_us", 0.0) * 1e-6,
+        "front_end_s": own.get("front_end_ms", 0.0) * 1e-3,
+        "front_end_token_s": own.get("front_end_token_us", 0.0) * 1e-6,
+    }
 
 
 def _path(name: str) -> str:
@@ -145,12 +177,6 @@ def _engine(key: str, data: dict[str, Any], kind: str) -> Engine:
         warp_products=bool(data.get("kernels", {}).get("warp_products", False)),
         unpacks=kind == "GPU" and bool(data.get("kernels", {}).get("unpacks", False)),
         cache_format=dict(data.get("cache_format", {})),
-        step_s=own["step_ms"] * 1e-3,
-        sequence_s=own["sequence_us"] * 1e-6,
         sampled_sequence_s=float(data.get("host", {}).get("sampled_sequence_us", 0.0)) * 1e-6,
-        replay=own.get("replay", 1.0),
-        prefill=own.get("prefill", 1.0),
-        eager_layer_s=own.get("eager_layer_us", 0.0) * 1e-6,
-        front_end_s=own.get("front_end_ms", 0.0) * 1e-3,
-        front_end_token_s=own.get("front_end_token_us", 0.0) * 1e-6,
+        **_host_times(own),
     )
