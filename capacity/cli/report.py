@@ -6,6 +6,7 @@ from capacity.cli.estimate import QUESTION, question
 from capacity.cli.options import Command, Option, one_of
 from capacity.cli.terminal import write
 from capacity.errors import CapacityError, InputError
+from capacity.quantities import format
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,6 +53,14 @@ COMMAND = Command(
 
 
 def run(options: dict[str, Any]) -> None:
+    """Make the report; a library that is not there is named with what brings it."""
+    try:
+        _make(options)
+    except ModuleNotFoundError as error:
+        raise InputError(f'a report needs {error.name}: pip install "model-capacity[report]"') from None
+
+
+def _make(options: dict[str, Any]) -> None:
     """Compose, set, write; say where it is."""
     made_before = None
     title = options["title"] or ""
@@ -67,8 +76,9 @@ def run(options: dict[str, Any]) -> None:
 
     report = compose(inputs, title)
     form, path = _target(options)
-    _write(path, _set(report, form))
-    said = [f"wrote {path}"]
+    content = _set(report, form)
+    _write(path, content)
+    said = [f"wrote {path}, {format(len(content.encode() if isinstance(content, str) else content), 'byte')}"]
     if options["tables"]:
         from capacity.reporting.tables import export
 

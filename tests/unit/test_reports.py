@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -181,6 +182,15 @@ def test_a_file_that_is_no_document_is_one_line(tmp_path, capsys):
         assert not (tmp_path / "x.html").exists()
     with pytest.raises(FileFormatError):
         provenance.read(str(tmp_path / "a.json"))
+
+
+@pytest.mark.parametrize("name", ["matplotlib", "jinja2", "sympy"])
+def test_a_library_that_is_missing_is_named(name, monkeypatch, tmp_path, capsys):
+    for loaded in [one for one in sys.modules if one.startswith(("capacity.reporting", f"{name}."))]:
+        monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.setitem(sys.modules, name, None)
+    assert main(["report", "--params", "1e9", "--mode", "serve", "--output", str(tmp_path / "x.html")]) == 2
+    assert "model-capacity[report]" in capsys.readouterr().err
 
 
 def test_derivations_end_in_inputs_with_a_source(estimate):
