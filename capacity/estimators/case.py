@@ -178,7 +178,7 @@ class Case(Record):
     """A checked question.
 
     shapes: other models it may be, when the shape was inferred from a parameter count. footprints: what replicas of
-    these models hold, each worked out once for this question (see estimators/replica.py). folders: of the user's own
+    these models hold, each worked out once for this question (see estimators/replica_memory.py). folders: of the user's own
     catalogue. kept: what the platform's section needs of others (estimators/upkeep.py): under "train" the priced run, its
     values and what keeps it; under "plain cluster" the one whose links nothing protects.
     """
