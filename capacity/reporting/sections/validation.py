@@ -31,7 +31,7 @@ def sections(document: Document, prefix: str) -> tuple[Section, ...]:
     overall = data["overall"]
     blocks: list[Any] = [Words(_HOW, "quiet"), Facts(_facts(overall))]
     found = metrics(data.get("rows") or (), str(data.get("kind") or document.name))
-    for metric in sorted(found, key=lambda name: -len(found[name]))[:_MOST_METRICS]:
+    for metric in sorted(found, key=lambda name: (name != overall["metric"], -len(found[name])))[:_MOST_METRICS]:
         blocks += figure(parity(found[metric], metric), prefix)
     blocks += figure(calibration(found), prefix)
     for keys in _views(data):
