@@ -106,8 +106,8 @@ def predict(laws: LocalLaws, measured: Measured) -> pd.DataFrame:
         naive = roofline(laws, trace)
         total = {"mid": np.nan if missing else sum(seconds.values()), "baseline": sum(naive.values())}
         rows.append({"id": name, "metric": metric, "measured": summary.seconds, **total, **common})
-        if metric in (RANKS, COLLECTIVE):
-            continue  # their phases wait for each other, and their memory is that of other processes
+        if metric in (RANKS, COLLECTIVE) or any(op.name.endswith(" layer") for op in trace.ops):
+            continue  # phases of ranks wait for each other; memory of other processes and runtimes cannot be seen in their calls
         if not missing and summary.parts_s:
             for phase, value in summary.parts_s.items():
                 part = {"measured": value, "mid": seconds.get(phase, np.nan), "baseline": naive.get(phase, np.nan)}

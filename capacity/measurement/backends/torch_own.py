@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from capacity.measurement import opaque
 from capacity.measurement.backends import Session
 from capacity.measurement.kernels.quantised import BITS
 
@@ -48,4 +49,5 @@ def session_of(module: Any, task: Task, weight_bytes: float, disk_bytes: Any, ca
     def scores() -> Any:
         return run()[:, -1].float()
 
-    return Session(run=run, scores=scores, weight_bytes=weight_bytes, disk_bytes=disk_bytes())
+    stored = 0.0 if opaque.tracing() else disk_bytes()  # shapes cannot be saved
+    return Session(run=run, scores=scores, weight_bytes=weight_bytes, disk_bytes=stored)
