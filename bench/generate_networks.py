@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+import torchvision_ops  # noqa: F401, I001 - before timm, which imports torchvision
 import timm
 import torch
 import torchvision
-import torchvision_ops  # noqa: F401 - before timm
 from timm.models import _registry
 
 from capacity.errors import CapacityError
@@ -140,7 +140,7 @@ def main(wanted):
             graph.calls,
         )
         networks[name] = (side, *(int(fact) for fact in facts), table)
-        if len(networks) % 50 == 0:
+        if len(networks) % 25 == 0:
             print(len(networks), len(rows), len(failed), round(time.time() - begun), flush=True)
             write(list(rows), networks)
     write(list(rows), networks)
