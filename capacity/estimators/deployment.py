@@ -192,7 +192,7 @@ def _best(
             if format in _ARITHMETIC and format not in place.device.peak_dense_flop_per_s:
                 continue  # it has no such arithmetic
             bits = asked.get("weight_bits") or bits
-            least, room = weights * bits / 8.0 / count, place.device.memory_bytes
+            least, room = weights * bits / 8.0 / count, place.device.open_bytes
             if least > WORTH_PRICING * room:
                 one = Candidate(
                     place.id, count, name, (_short(least - room),), least, usd_per_hour=_price(place, count), loss=loss
@@ -256,8 +256,8 @@ def _priced(place: Place, count: int, method: str, request: dict[str, Any], limi
     lacks = []
     if not load.fits:
         lacks.append(
-            _short(max(held - place.device.memory_bytes, 0.0))
-            if held > place.device.memory_bytes
+            _short(max(held - place.device.open_bytes, 0.0))
+            if held > place.device.open_bytes
             else "room for a request"
         )
     for said, value, limit in (

@@ -151,7 +151,7 @@ def usual_chunks(model: ModelSpec, stages: float, micro_batches: float) -> float
 
 def fits(parts: dict[str, float], cluster: Cluster) -> bool:
     """Whether memory parts fit a device with the usual head-room."""
-    return sum(parts.values()) <= USABLE_SHARE * cluster.device.memory_bytes
+    return sum(parts.values()) <= USABLE_SHARE * cluster.device.open_bytes
 
 
 # Parts of a step that are work; the rest is waiting for other devices or for launches.

@@ -315,7 +315,7 @@ def _section(job: Job) -> tuple[Section, dict[str, dict[str, float]]]:
     account, times, memory = _account(job)
     uncertain = _uncertain(job)
     quantities, sensitivities = with_intervals(account, uncertain)
-    fits = sum(memory.values()) <= job.cluster.device.memory_bytes
+    fits = sum(memory.values()) <= job.cluster.device.open_bytes
     binding = _binding(job, times) if fits else "memory"
     held, most = quantities["memory_per_device"].mid / 2**30, job.cluster.device.memory_bytes / 2**30
     step = quantities["step_time" if job.mode == "train" else "latency"].mid
@@ -323,7 +323,7 @@ def _section(job: Job) -> tuple[Section, dict[str, dict[str, float]]]:
     if fits:
         said = f"fits: {held:.3g} GiB of {most:.3g} GiB per device; {_time(step)} a {'step' if job.mode == 'train' else 'batch'}, {rate:,.4g} samples/s; bound by {binding}"
     else:
-        said = f"does not fit: {held:.3g} GiB of {most:.3g} GiB per device, {held - most:.3g} GiB too much; a smaller batch takes less"
+        said = f"does not fit: {held:.3g} GiB of {most:.3g} GiB per device, {held - job.cluster.device.open_bytes / 2**30:.3g} GiB too much; a smaller batch takes less"
     work: dict[str, float] = {}
     for op in job.graph.ops:
         each = counted_flop(op) * op.count / job.graph.batch

@@ -100,7 +100,7 @@ def room_of(
     context = workload.prompt_len + workload.output_len * service.engine.reserved
     if service.offload is not None:
         return _with_host(model, workload, plan, cluster, service, held, parts, context)
-    left = service.room_for(cluster.device.memory_bytes, sum(parts.values()))
+    left = service.room_for(cluster.device, sum(parts.values()))
     return parts, Room(left, held.token_bytes, held.state_bytes, context)
 
 
@@ -123,13 +123,13 @@ def _with_host(
     moved = held.expert_bytes if kept.experts else 0.0
     if kept.weights is None:
         # As little as lets the rest, and the requests asked for, fit.
-        room = service.room_for(cluster.device.memory_bytes, 0.0)
+        room = service.room_for(cluster.device, 0.0)
         asked = (held.token_bytes * context + held.state_bytes) * workload.concurrency / plan.attention_dp
         moved = min(max(sum(parts.values()) + asked - room, moved), whole)
     else:
         moved = max(moved, whole * kept.weights)
     parts["weights"] = whole - moved
-    left = service.room_for(cluster.device.memory_bytes, sum(parts.values()))
+    left = service.room_for(cluster.device, sum(parts.values()))
     table = step_table(model, 1.0, workload.prompt_len, workload.output_len)
     routed = sum(op.count * op.active * op.weight_elements for op in table if op.copies != 1.0)
     active = routed if kept.experts else active_parameter_count(table) * moved / whole

@@ -158,12 +158,14 @@ def _setting(load: Load) -> str:
 def _verdict(load: Load, quantities: Mapping[str, Any]) -> str:
     from capacity.quantities import format
 
-    capacity = load.cluster.device.memory_bytes
+    device = load.cluster.device
     engine = load.service.engine
     need = format(quantities["memory_per_device"].mid, "byte", binary=True)
-    amount = f"{need} of {format(capacity, 'byte', binary=True)}"
+    amount = f"{need} of {format(device.memory_bytes, 'byte', binary=True)}"
+    if device.open_bytes < device.memory_bytes:
+        amount += f" ({format(device.open_bytes, 'byte', binary=True)} open to a program)"
     if not load.fits:
-        short = max(sum(load.memory.values()) + engine.runtime_bytes - engine.memory_share * capacity, 0.0)
+        short = max(sum(load.memory.values()) + engine.runtime_bytes - load.service.usable_bytes(device), 0.0)
         fewest = quantities.get("fewest_devices")
         hint = (
             f"; {fewest.mid:g} devices hold it"

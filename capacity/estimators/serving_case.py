@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from capacity.estimators.case import Case
     from capacity.estimators.serving_offload import Offload
     from capacity.laws.engine import Engine
+    from capacity.spec.device import Device
 
 # Machines of one person, where models are run for one user and in 4 bits.
 PERSONAL = ("consumer", "laptop", "embedded", "phone")
@@ -65,9 +66,13 @@ class Service(Record):
         """Stored bytes of a weight by precision group."""
         return {group: width for group, (_, width) in self.formats.items()}
 
-    def room_for(self, memory_bytes: float, parts: float) -> float:
+    def usable_bytes(self, device: Device) -> float:
+        """What the engine takes of a device."""
+        return self.engine.memory_share * device.open_bytes
+
+    def room_for(self, device: Device, parts: float) -> float:
         """Bytes of one device that are left for requests beside its fixed parts."""
-        left = self.engine.memory_share * memory_bytes - parts - self.engine.runtime_bytes
+        left = self.usable_bytes(device) - parts - self.engine.runtime_bytes
         return max(left * self.engine.free_share, 0.0)
 
 

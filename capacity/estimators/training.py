@@ -456,7 +456,7 @@ def _verdict(run: Run, quantities: Mapping[str, Any]) -> str:
             f"DOES NOT FIT: no answer has room beside training, {amount} per device; give --rollout-tp or more devices"
         )
     if not run.fits:
-        short = format(max(need.mid - layout.USABLE_SHARE * capacity, 0.0), "byte", binary=True)
+        short = format(max(need.mid - layout.USABLE_SHARE * run.cluster.device.open_bytes, 0.0), "byte", binary=True)
         fewest = quantities.get("fewest_devices")
         hint = f"; {fewest.mid:g} devices hold it" if fewest is not None and fewest.mid > run.plan.devices else ""
         return f"DOES NOT FIT: needs {amount} per device, {short} too much{hint}"

@@ -187,7 +187,7 @@ def _default_devices(case: Case, workload: Workload, params: float, active: floa
     work = flops.rule_of_thumb_training_flop(active, workload.tokens)
     by_time = work / (peak * ROUGH_UTILISATION * PATIENCE_S)
     states = params * (18.0 if workload.mode != "lora" else 2.2)
-    by_memory = states / (layout.USABLE_SHARE * device.memory_bytes) * 1.15
+    by_memory = states / (layout.USABLE_SHARE * device.open_bytes) * 1.15
     wanted = ops.maximum(by_time, by_memory)
     nodes = 1.0
     while ops.anywhere(short := (nodes * per_node < wanted) & (nodes * per_node < 131072.0)):

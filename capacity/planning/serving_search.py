@@ -106,7 +106,7 @@ def read_site(request: dict[str, Any], most_bytes: float | None) -> Site:
     running = case.number("concurrency", "1", 1.0, 1e6, whole=True)
     if running is None and not asked and not rate_given and case.cluster.device.segment in PERSONAL:
         running = 1.0  # one person's machine, and nothing is promised to others
-    usable = service.engine.memory_share * case.cluster.device.memory_bytes
+    usable = service.usable_bytes(case.cluster.device)
     return Site(
         case, workload, service, devices, promise.rate or None, promise,
         usable if most_bytes is None else min(usable, most_bytes), running,

@@ -197,5 +197,5 @@ def _values(found: Survey, places: Any) -> dict[str, Column]:
 
 def limit_of(case: Case, most_bytes: float | None) -> float:
     """Bytes that a layout may take of a device."""
-    usable = layout.USABLE_SHARE * case.cluster.device.memory_bytes
+    usable = layout.USABLE_SHARE * case.cluster.device.open_bytes
     return float(usable if most_bytes is None else min(usable, most_bytes))

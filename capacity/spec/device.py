@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from capacity.record import Record
 
+# Where the memory is the operating system's too. Metal lets a program take two thirds, above 36 GB three quarters
+# (its recommendedMaxWorkingSetSize, as llama.cpp's logs print it); a phone's system stops an app at about half;
+# a small board's system and desktop keep about a gigabyte.
+_METAL_SHARE, _METAL_LARGE_SHARE, _METAL_LARGE_BYTES = 2.0 / 3.0, 3.0 / 4.0, 36e9
+_PHONE_SHARE = 0.5
+_BOARD_SYSTEM_BYTES, _BOARD_SYSTEM_SHARE = 1.0 * 2.0**30, 0.25
+
 
 class Link(Record):
     """A tier of the network: bandwidth per device and direction, and latency per message."""
@@ -50,6 +57,18 @@ class Device(Record):
     idle_w: float | None = None
     embodied_g: float | None = None
     network: Link | None = None
+
+    @property
+    def open_bytes(self) -> float:
+        """What one program may take of the memory: all of it, unless an operating system lives there too."""
+        if self.segment == "phone":
+            return _PHONE_SHARE * self.memory_bytes
+        if self.kind == "Apple":
+            large = self.memory_bytes > _METAL_LARGE_BYTES
+            return (_METAL_LARGE_SHARE if large else _METAL_SHARE) * self.memory_bytes
+        if self.segment == "embedded":
+            return self.memory_bytes - min(_BOARD_SYSTEM_BYTES, _BOARD_SYSTEM_SHARE * self.memory_bytes)
+        return self.memory_bytes
 
 
 class Cluster(Record):

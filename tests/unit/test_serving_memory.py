@@ -206,3 +206,21 @@ def test_the_case_keeps_what_the_user_said():
     case = read_case({"model": "llama-3.1-8b", "mode": "serve", "price": 2.0})
     (price,) = [one for one in case.assumptions.all() if one.name == "price"]
     assert (price.tag, price.value) == ("user", 2.0)
+
+
+@pytest.mark.parametrize(
+    ("device", "share"), [("apple-m1", 2 / 3), ("apple-m2-ultra", 3 / 4), ("apple-a17-pro", 1 / 2), ("h100-sxm", 1.0)]
+)
+def test_an_operating_system_keeps_its_part_of_shared_memory(device, share):
+    from capacity.catalogue.devices import load_device
+
+    found = load_device(device)
+    assert found.open_bytes == pytest.approx(share * found.memory_bytes)
+
+
+def test_a_phone_of_8_gb_does_not_hold_what_a_card_of_8_gb_holds():
+    request = {"model": "llama-2-7b", "mode": "serve", "devices": 1, "precision": "int4", "engine": "llama.cpp"}
+    phone, card = (estimate(**request, device=device).sections["serve"] for device in ("apple-a17-pro", "rtx-4060"))
+    assert card.fits
+    assert not phone.fits
+    assert "4.00 GiB open to a program" in phone.verdict
