@@ -36,7 +36,7 @@ COMMAND = Command(
     examples=(
         "capacity plot memory --params 7e9 --mode train",
         "capacity plot pipeline --params 70B --device h100-sxm --devices 64 --pp 8 --output pipeline.svg",
-        "capacity plot pareto --model llama-3.1-70b --device h100-sxm --devices 4 --output pareto.png",
+        "capacity plot pareto --model llama-3.1-70b --mode serve --device h100-sxm --devices 4 --output pareto.png",
         "capacity plot parity --validate serving --metric ttft_ms --output parity.svg --data parity.csv",
         "capacity plot roofline --from bench.jsonl",
         "capacity plot compression --model llama-3.1-8b --device rtx-4060",

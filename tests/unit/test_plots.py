@@ -49,6 +49,15 @@ def test_a_figure_is_drawn_the_same_each_time(name, asked):
     assert drawing.rows
 
 
+def test_a_pareto_front_beside_training_is_of_the_replica_that_is_told():
+    """Where no mode is given the devices are training's, and serving takes fewer: each mark is of those."""
+    rows = drawing_of("pareto", documents.estimated({**SERVED, "mode": None})).rows
+    assert [row["concurrency"] for row in rows if row["asked"]] == [16]
+    paces = [row["tokens_per_s_per_device"] for row in rows]
+    # Few requests wait for weights alone: twice as many are nearly twice as many tokens, from any mark to the next.
+    assert all(1.7 < more / less < 2.0 for less, more in itertools.pairwise(paces))
+
+
 @pytest.mark.parametrize("name", sorted(NOT_OF))
 def test_a_figure_that_does_not_apply_is_refused(name):
     with pytest.raises(InputError, match=name):

@@ -58,12 +58,15 @@ def scaling(shown: Shown) -> Drawing | None:
 
 def base(shown: Shown, option: str) -> float | None:
     """The value of a setting in the answer: as asked, or as assumed."""
+    if option == "devices":
+        number = shown.part.setting.partition(" x ")[0]
+        if number.isdigit():
+            return float(number)
     asked = (shown.request or {}).get(option)
     if isinstance(asked, (int, float)):
         return float(asked)
     if option == "devices":
-        number = shown.part.setting.partition(" x ")[0]
-        return float(number) if number.isdigit() else None
+        return None
     for one in shown.answer.assumptions:
         if one.name == _NAMES[option] and isinstance(one.value, (int, float)):
             return float(one.value)
@@ -78,6 +81,10 @@ def asked_again(shown: Shown, **changes: Any) -> Any:
     if "devices" in changes and not shown.training:
         dropped |= set(_LAYOUT)
     request = {name: value for name, value in (shown.request or {}).items() if name not in dropped}
+    if not shown.training and len(shown.answer.sections) > 1:
+        # Beside training the devices and layout asked for are its own, and a replica takes what it needs.
+        request = {name: value for name, value in request.items() if name not in _LAYOUT}
+        request["devices"] = base(shown, "devices")
     try:
         return estimate(**{**request, "mode": shown.mode, **changes}).sections[shown.mode]
     except CapacityError:
