@@ -20,6 +20,7 @@ REPORTS = (
     ("serving", "Latency of loaded servers as published", "", "--validate serving"),
     ("inference", "Speed and memory of inference engines as published", "", "--validate inference"),
     ("energy", "Measured energy of inference and training as published", "", "--validate energy"),
+    ("vision", "Images a second of networks that are not language models as published", "", "--validate vision"),
     ("kernels", "Every kernel law against published kernel measurements", "", "--validate kernels"),
     (
         "epyc-zen4-1-thread",

@@ -256,9 +256,7 @@ def _priced(place: Place, count: int, method: str, request: dict[str, Any], limi
     lacks = []
     if not load.fits:
         lacks.append(
-            _short(max(held - place.device.open_bytes, 0.0))
-            if held > place.device.open_bytes
-            else "room for a request"
+            _short(max(held - place.device.open_bytes, 0.0)) if held > place.device.open_bytes else "room for a request"
         )
     for said, value, limit in (
         ("latency", latency, limits.latency),
