@@ -136,14 +136,15 @@ def check(model: ModelSpec, plan: Plan, devices: float) -> None:
 def usual_chunks(model: ModelSpec, stages: float, micro_batches: float) -> float:
     """Chunks a stage interleaves where nobody says: as few as keep the bubble below a twentieth, of whole layers.
 
-    Interleaving needs micro-batches in whole rounds of the stages, and chunks that leave the fullest stage no fuller.
+    Interleaving needs micro-batches in whole rounds of the stages, and chunks that leave the fullest stage no fuller;
+    published recipes of large models give a chunk two layers or more.
     """
     chunks = 1.0
     layers = feeding.layer_count(model)
     fullest = ops.ceil(layers / stages)
     some = (stages > 1.0) & (micro_batches % stages == 0.0)
     more = 2.0
-    while ops.anywhere(some := some & ((stages - 1.0) / chunks > 0.05 * micro_batches) & (more <= fullest)):
+    while ops.anywhere(some := some & ((stages - 1.0) / chunks > 0.05 * micro_batches) & (2.0 * more <= fullest)):
         chunks = ops.where(some & (ops.ceil(layers / (stages * more)) * more == fullest), more, chunks)
         more += 1.0
     return chunks

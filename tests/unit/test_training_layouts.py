@@ -86,7 +86,7 @@ class TestSchedules:
 
     def test_chunks_nobody_named_leave_no_stage_fuller(self):
         model = load_model("llama-3.1-405b")
-        assert layout.usual_chunks(model, 16.0, 16.0) == 8.0
+        assert layout.usual_chunks(model, 16.0, 16.0) == 4.0  # 8 layers a stage, two a chunk
         assert layout.usual_chunks(load_model("llama-2-13b"), 4.0, 16.0) == 5.0  # 10 layers a stage: 1, 2, 5 or 10
         assert layout.usual_chunks(load_model("llama-2-13b"), 4.0, 1024.0) == 1.0
 
