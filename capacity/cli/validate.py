@@ -119,7 +119,7 @@ def _screen(scores: dict[str, Any], keys: tuple[str, ...], chosen: Style) -> lis
             ]
     lines += [chosen.text(line) for line in _layouts(scores.get("sweeps", {"n": 0}))]
     for why, count in scores["unpriced"].items():
-        lines.append(chosen.text(f"  {count} rows not priced: {why}"[: chosen.width]))
+        lines.append(chosen.text(f"  {count} row{'' if count == 1 else 's'} not priced: {why}"[: chosen.width]))
     return lines
 
 
@@ -136,7 +136,11 @@ def _layouts(found: dict[str, Any]) -> list[str]:
 
 def _name(group: dict[str, Any], *, several: bool) -> str:
     """What a row of the table is about; of which metric, where there are several."""
-    words = [str(value) for value in group["by"].values() if value == value and value is not None]
+    words = [
+        {"True": key, "False": f"not {key}"}.get(str(value), str(value))
+        for key, value in group["by"].items()
+        if value == value and value is not None
+    ]
     return " ".join([*words, group["metric"]] if several else words)
 
 

@@ -73,7 +73,10 @@ class Place(Record):
 
 
 class Candidate(Record):
-    """A model on a place: compressed by a method over so many devices. lacks: what is missing, each in words; none where all is met."""
+    """A model on a place: compressed by a method over so many devices. lacks: what is missing, each in words; none where all is met.
+
+    short: bytes that its devices lack together.
+    """
 
     place: str
     devices: int
@@ -88,6 +91,7 @@ class Candidate(Record):
     usd_per_million: float | None = None
     loss: float = 0.0
     holds: bool = False
+    short: float = 0.0
 
 
 def deploy(**request: Any) -> tuple[Case, str, list[Candidate], Limits]:
@@ -136,6 +140,7 @@ def _rank(one: Candidate, target: str) -> tuple[Any, ...]:
         first,
         second,
         one.latency if one.latency is not None else far,
+        one.short,
     )
 
 
@@ -195,7 +200,14 @@ def _best(
             least, room = weights * bits / 8.0 / count, place.device.open_bytes
             if least > WORTH_PRICING * room:
                 one = Candidate(
-                    place.id, count, name, (_short(least - room),), least, usd_per_hour=_price(place, count), loss=loss
+                    place.id,
+                    count,
+                    name,
+                    (_short(least - room),),
+                    least,
+                    usd_per_hour=_price(place, count),
+                    loss=loss,
+                    short=(least - room) * count,
                 )
             else:
                 try:
@@ -274,7 +286,20 @@ def _priced(place: Place, count: int, method: str, request: dict[str, Any], limi
     copies = max(case.cluster.devices_per_node // count, 1) if place.whole else 1
     million = None if price is None or not rate else price / 3600.0 / (rate * copies) * 1e6
     return Candidate(
-        place.id, count, method, tuple(lacks), held, latency, rate, energy, power, price, million, loss, load.fits
+        place.id,
+        count,
+        method,
+        tuple(lacks),
+        held,
+        latency,
+        rate,
+        energy,
+        power,
+        price,
+        million,
+        loss,
+        load.fits,
+        max(held - place.device.open_bytes, 0.0) * count,
     )
 
 

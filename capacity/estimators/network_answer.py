@@ -312,18 +312,21 @@ def memory_of(job: Job) -> dict[str, float]:
 
 
 def _section(job: Job) -> tuple[Section, dict[str, dict[str, float]]]:
+    from capacity.quantities import format as shown
+
     account, times, memory = _account(job)
     uncertain = _uncertain(job)
     quantities, sensitivities = with_intervals(account, uncertain)
     fits = sum(memory.values()) <= job.cluster.device.open_bytes
     binding = _binding(job, times) if fits else "memory"
-    held, most = quantities["memory_per_device"].mid / 2**30, job.cluster.device.memory_bytes / 2**30
+    held = quantities["memory_per_device"].mid
+    amount = f"{_size(held)} of {_size(job.cluster.device.memory_bytes)} per device"
     step = quantities["step_time" if job.mode == "train" else "latency"].mid
     rate = quantities["samples_per_s"].mid
     if fits:
-        said = f"fits: {held:.3g} GiB of {most:.3g} GiB per device; {_time(step)} a {'step' if job.mode == 'train' else 'batch'}, {rate:,.4g} samples/s; bound by {binding}"
+        said = f"fits: {amount}; {_time(step)} a {'step' if job.mode == 'train' else 'batch'}, {shown(rate, '1')} samples/s; bound by {binding}"
     else:
-        said = f"does not fit: {held:.3g} GiB of {most:.3g} GiB per device, {held - job.cluster.device.open_bytes / 2**30:.3g} GiB too much; a smaller batch takes less"
+        said = f"does not fit: {amount}, {_size(held - job.cluster.device.open_bytes)} too much; a smaller batch takes less"
     work: dict[str, float] = {}
     for op in job.graph.ops:
         each = counted_flop(op) * op.count / job.graph.batch
@@ -340,6 +343,12 @@ def _section(job: Job) -> tuple[Section, dict[str, dict[str, float]]]:
         warnings=job.graph.notes,
     )  # fmt: skip
     return section, sensitivities
+
+
+def _size(size: float) -> str:
+    from capacity.quantities import format as shown
+
+    return shown(size, "byte", binary=True)
 
 
 def _time(seconds: float) -> str:

@@ -145,7 +145,9 @@ def _setting(load: Load) -> str:
     if load.service.prefill_workers:
         pool = load.service.prefill_plan
         workers = load.service.prefill_workers
-        cuts.append(f"beside {workers:g} prefill worker{'s' if workers > 1.0 else ''} of {pool.devices:g} devices")
+        cuts.append(
+            f"beside {workers:g} prefill worker{'s' if workers > 1.0 else ''} of {pool.devices:g} device{'s' if pool.devices > 1.0 else ''}"
+        )
     if feeding.generates(load.model):
         asked = f"{work.concurrency:g} requests of {work.prompt_len:g} + {work.output_len:g} tokens"
     elif feeding.sees_only(load.model):

@@ -163,6 +163,7 @@ def _by_law(asked: Asked) -> Answer:
 def _tokens(asked: Asked) -> Answer:
     from capacity.estimators.case import read_case
     from capacity.estimators.training import active_params
+    from capacity.quantities import format
 
     params = float(active_params(read_case({**asked.request, "mode": "train"}).model))
     if asked.flop_budget is not None:
@@ -175,7 +176,7 @@ def _tokens(asked: Asked) -> Answer:
         if tokens == float("inf"):
             return Answer(
                 None,
-                f"INFEASIBLE: no number of tokens brings {params:.3g} parameters to {loss:g} nats a token by {asked.law.title}: "
+                f"INFEASIBLE: no number of tokens brings {format(params, '1')} parameters to {loss:g} nats a token by {asked.law.title}: "
                 f"{asked.law.least_loss(params):.4g} is the least; take a larger model",
             )
     return _priced(asked, params, float(tokens), None)

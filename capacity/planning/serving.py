@@ -145,7 +145,7 @@ def _layout(row: Row) -> str:
     if service.prefill_workers:
         cuts.append(f"{service.prefill_workers * row.replicas:g} x ({_cut(service.prefill_plan)}) for prompts")
     else:
-        cuts.append(f"prompts in {service.engine.chunk_tokens:g}s")
+        cuts.append(f"chunks of {service.engine.chunk_tokens:g}")
     return ", ".join([*cuts, f"{row.values['concurrency']:g} in flight each", *_words(row)])
 
 
@@ -173,7 +173,7 @@ def _verdict(row: Row, name: str, objective: str, *, most: bool) -> str:
     share = row.site.promise.percentile
     return (
         f"{'most' if most else 'least'} {objective.replace('-per-', ' a ')}: {said}; {format(row.values['tokens_per_s'], '1')} "
-        f"tokens/s on {row.values['devices']:g} devices, {share:.0%} of requests see their first token within "
+        f"tokens/s on {row.values['devices']:g} device{'s' if row.values['devices'] > 1.0 else ''}, {share:.0%} of requests see their first token within "
         f"{format(row.values['ttft_s'], 's')} and each next within {format(row.values['tpot_s'], 's')}"
     )
 

@@ -78,17 +78,28 @@ def best_run(request: dict[str, Any], limits: dict[str, float], *, full: bool = 
             if float(columns[name].min()) > limits[limit_name]:
                 said = format(float(columns[name].min()), unit)
                 return Run(None, f"{limit_name.replace('_', ' ')} binds: {said} at least", found)
+    return Run(option, _told(values, devices), found)
+
+
+def _told(values: dict[str, float], devices: float) -> str:
+    """Time and money of a run in words."""
+    from capacity.quantities import format
+
     cost = f", {format(values['cost_usd'], 'USD')}" if "cost_usd" in values else ""
-    return Run(option, f"{format(values['run_time_s'], 's')}{cost} on {devices:g} devices", found)
+    return f"{format(values['run_time_s'], 's')}{cost} on {devices:g} device{'s' if devices > 1.0 else ''}"
 
 
 def run_of(request: dict[str, Any], limits: dict[str, float]) -> tuple[Option | None, Estimate | None]:
     """The best layout of the whole space and its estimate."""
     run = best_run(request, limits, full=True)
-    if run.option is None:
-        return None, None
-    asked = {**request, **run.option.options, "mode": request.get("mode", "train")}
-    return run.option, answer(read_case(asked), alone=True)
+    return run.option, _estimate(request, run.option)
+
+
+def _estimate(request: dict[str, Any], option: Option | None) -> Estimate | None:
+    if option is None:
+        return None
+    asked = {**request, **option.options, "mode": request.get("mode", "train")}
+    return answer(read_case(asked), alone=True)
 
 
 def _closed(
@@ -98,9 +109,10 @@ def _closed(
     if value is None:
         last = trials.all()[-1] if beyond is None else trials.at(beyond)
         return Answer(None, f"INFEASIBLE with {what}: {last.why}", trials, beyond)
-    option, estimate = run_of(request, asked.limits)
-    said = trials.at(value).why
-    return Answer(value, said, trials, beyond, option, estimate, dict(option.values) if option is not None else {})
+    run = best_run(request, asked.limits, full=True)
+    facts = dict(run.option.values) if run.option is not None else {}
+    said = run.why if run.option is not None else trials.at(value).why
+    return Answer(value, said, trials, beyond, run.option, _estimate(request, run.option), facts)
 
 
 def _no_model(asked: Asked) -> None:
@@ -130,7 +142,11 @@ def params(asked: Asked) -> Answer:
 
 
 def _rented(asked: Asked) -> list[float]:
-    """Numbers of devices that the budget rents for the whole of the deadline, or nearly: the two largest of the ladder."""
+    """Numbers of devices of the ladder that the budget rents for the whole of the deadline, or nearly.
+
+    One below that number, where the deadline binds, and three above it, where the budget does: which of them trains the
+    largest model turns on how its layers and its batch divide.
+    """
     if not {"deadline", "budget"} <= asked.limits.keys():
         raise InputError("--solve params wants to know on what: give --devices, or both --deadline and --budget")
     request = {**asked.request, "params": 1e9, "tokens": 1e9}
@@ -138,7 +154,9 @@ def _rented(asked: Asked) -> list[float]:
     if price is None:
         raise InputError("--budget needs a price of a device: give --price")
     rented = asked.limits["budget"] / (price * asked.limits["deadline"] / 3600.0)
-    return [count for count in ladder(request, {}) if count <= rented][-2:] or [1.0]
+    counts = ladder(request, {})
+    below = sum(count <= rented for count in counts)
+    return counts[max(below - 1, 0) : below + 3]
 
 
 def _holds(request: dict[str, Any], limits: dict[str, float], *, lay: bool = False) -> tuple[bool, str]:
@@ -275,9 +293,12 @@ def _over_ladder(asked: Asked, name: str, what: str) -> Answer:
             break
     if best is None:
         return Answer(None, f"INFEASIBLE: {_binding(trials)}", trials)
-    found, estimate = run_of(request | ({} if given else {"devices": best[1]}), asked.limits)
-    facts = dict(found.values) if found is not None else {}
-    return Answer(facts.get(name, best[0]), f"{what}: {trials.at(best[1]).why}", trials, None, found, estimate, facts)
+    on = request | ({} if given else {"devices": best[1]})
+    run = best_run(on, asked.limits, full=True)
+    facts = dict(run.option.values) if run.option is not None else {}
+    said = run.why if run.option is not None else trials.at(best[1]).why
+    found = facts.get(name, best[0])
+    return Answer(found, f"{what}: {said}", trials, None, run.option, _estimate(on, run.option), facts)
 
 
 def _binding(trials: Trials) -> str:

@@ -54,7 +54,7 @@ def screen(solution: Solution, style: Style, *, everything: bool = False) -> str
             bare = {name: value for name, value in solution.request.items() if name not in _OWN}
             lines += ["", *command(bare, solution.option.options | _at(solution), style)]
     if solution.trials:
-        tried = f"{len(solution.trials)} values tried"
+        tried = f"{len(solution.trials)} value{'' if len(solution.trials) == 1 else 's'} tried"
         if solution.request.get("mode") != "serve":
             tried += ", on layouts any stack runs (1F1B, no offloading) where none is named; then all at the value"
         lines += ["", *heading("SEARCH", tried, style)]

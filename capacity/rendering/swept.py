@@ -31,16 +31,19 @@ _MOST_ROWS = 20
 
 def screen(found: Any, style: Style) -> str:
     """The whole answer."""
-    pace = f"{found.rows - found.resumed:,} cases in {shown(max(found.seconds, 1e-3), 's')}"
+    cases = found.rows - found.resumed
+    pace = f"{cases:,} case{'' if cases == 1 else 's'} in {shown(max(found.seconds, 1e-3), 's')}"
     told = [pace]
     if found.resumed:
         told.append(f"{found.resumed:,} were there")
     if found.unfit:
         told.append(f"{found.unfit:,} do not fit")
     if found.errors:
-        told.append(f"{found.errors:,} have no answer, and say why")
-    if found.singly:
-        told.append(f"{found.singly:,} priced one by one")
+        told.append(f"{found.errors:,} {'has' if found.errors == 1 else 'have'} no answer: the error column says why")
+    if found.singly:  # counted by section: both of a row that is trained and served
+        told.append(
+            "priced one by one" if found.singly >= cases - found.errors else f"{found.singly:,} priced one by one"
+        )
     lines = [style.paint("SWEEP", "bold"), *joined(told, style, "  ")]
     if found.output is not None:
         lines.append(f"  every row in {style.text(found.output)}")

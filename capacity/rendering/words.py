@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 _ACRONYMS = {
     "mfu": "MFU", "mbu": "MBU", "flop": "FLOPs", "kv": "KV", "ttft": "TTFT", "tpot": "TPOT", "pue": "PUE",
     "usd": "USD", "hbm": "HBM", "lora": "LoRA", "zero": "ZeRO", "moe": "MoE", "gemm": "GEMM", "tdp": "TDP",
-    "l2": "L2", "co2": "CO2", "slo": "SLO",
+    "l2": "L2", "co2": "CO2", "slo": "SLO", "hfu": "HFU", "cpu": "CPU", "gpu": "GPU", "tp": "TP", "pp": "PP", "dp": "DP",
+    "ep": "EP", "cp": "CP", "mtp": "MTP",
 }  # fmt: skip
 # The unit a name ends in; the longest ending that fits is the one meant.
 _UNITS = {
@@ -25,7 +26,7 @@ _UNITS = {
 _LABELS = {
     "memory_per_device": "Memory", "cost_per_million_tokens": "Cost a M tokens",
     "cost_per_million_requests": "Cost a M requests",
-    "cost_per_million_images": "Cost a M images", "tokens_per_s": "Tokens/s", "run_time": "Run", "kept_time": "Goodput",
+    "cost_per_million_images": "Cost a M images", "tokens_per_s": "Tokens/s", "tokens_per_s_per_device": "Tokens/s a device", "flop_total": "FLOPs in all", "run_time": "Run", "kept_time": "Goodput",
     "activations_without_recomputation": "Activations, all kept",
     "activations_with_selective_recomputation": "Activations, selective", "activations_with_full_recomputation": "Activations, full",
 }  # fmt: skip

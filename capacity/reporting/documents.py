@@ -81,7 +81,10 @@ def predictions(text: str, path: str) -> Document:
         from capacity.validation import scoring
     except ModuleNotFoundError as error:
         raise InputError(f'predictions need {error.name}: pip install "model-capacity[sweep]"') from None
-    rows = pd.read_csv(StringIO(text))
+    try:
+        rows = pd.read_csv(StringIO(text))
+    except ValueError as error:  # empty, or with ragged rows
+        raise FileFormatError(f"{path[-80:]}: cannot be read as a table ({str(error).strip()})") from None
     name = os.path.basename(path).removesuffix(".csv")
     if any(str(column).startswith(_MODES) for column in rows.columns):  # the answers of a sweep
         answers = json.loads(rows.head(MOST_CASES).to_json(orient="records", double_precision=15))

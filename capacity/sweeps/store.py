@@ -18,6 +18,22 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+# Kinds of files that are not written: a folder of such a name would be a surprise.
+OTHER_FILES = (
+    ".xlsx",
+    ".xls",
+    ".ods",
+    ".json",
+    ".jsonl",
+    ".tsv",
+    ".txt",
+    ".pq",
+    ".feather",
+    ".arrow",
+    ".gz",
+    ".zip",
+    ".html",
+)
 MANIFEST = "_sweep.json"  # readers of a data set skip names that begin so
 
 
@@ -31,6 +47,8 @@ class Store(Record):
     def at(cls, target: str) -> Store:
         """The store of an output: a .parquet or .csv file by way of a folder beside it, anything else a folder."""
         single = target.endswith((".parquet", ".csv"))
+        if target.lower().endswith(OTHER_FILES):
+            raise InputError(f"--output is '{target}': end it in .parquet or .csv, or name a folder")
         return cls(f"{target}.parts" if single else target, target)
 
     def begin(self, told: dict[str, Any], *, resume: bool) -> None:

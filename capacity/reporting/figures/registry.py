@@ -62,6 +62,6 @@ def drawing_of(name: str, document: Document, metric: str = "", *, measured: Seq
             "pipeline": "it needs --mode train and a layout with --pp 2 or more, whose schedule is 1f1b or gpipe",
             "roofline": "it needs the question itself, not a document",
             "pareto": "it needs a question about serving",
-        }.get(name, f"{document.kind} {document.name} has nothing to draw for it")
+        }.get(name, " ".join(dict.fromkeys((document.kind, document.name))) + " has nothing to draw for it")
         raise InputError(f"there is no figure {name!r} of this: {why}")
     return found

@@ -56,7 +56,7 @@ def sections(document: Document, prefix: str) -> tuple[Section, ...]:
     told = [Section("The choice", tuple(blocks))]
     if best is not None:
         told.append(Section("What it was chosen from", _chosen_from(data, best, prefix)))
-    turns = rows_table("turns", data.get("turns"), prefix, "What would turn the choice")
+    turns = rows_table("turns", [_turn(one) for one in data.get("turns") or ()], prefix, "What would turn the choice")
     steady = ", ".join(str(one) for one in data.get("steady") or ())
     if turns is not None or steady:
         said = (Words(f"Whatever these do within their ranges, the choice stays: {steady}."),) if steady else ()
@@ -65,6 +65,18 @@ def sections(document: Document, prefix: str) -> tuple[Section, ...]:
     if not data.get("estimate"):
         return (heading,)
     return (heading, *estimates.sections(asked_again(data["estimate"], document.name), f"{prefix}best-"))
+
+
+def _turn(told: dict[str, Any]) -> dict[str, Any]:
+    """An uncertain input that turns the choice: what is then best, and by how much it beats, or falls short of, the choice."""
+    gain = float(told["gain"])
+    return {
+        "input": told["input"],
+        "factor": told["factor"],
+        "then_best": told["option"]["setting"],
+        "than_the_choice": f"{abs(gain):.1%} {'better' if gain > 0.0 else 'worse'}",
+        "source": told["source"],
+    }
 
 
 def _facts(values: dict[str, Any]) -> tuple[Fact, ...]:

@@ -1,0 +1,54 @@
+"""What a new user would stumble over: files of the wrong kind, names of columns, sentences that contradict each other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from capacity.errors import CapacityError
+from capacity.estimators.deployment import deploy
+from capacity.planning import solve
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_an_empty_table_is_no_document(tmp_path: Path) -> None:
+    from capacity.reporting import documents
+
+    empty = tmp_path / "empty.csv"
+    empty.write_text("")
+    with pytest.raises(CapacityError, match=r"empty\.csv: cannot be read as a table"):
+        documents.read(str(empty))
+
+
+def test_a_sweep_writes_no_folder_named_like_a_workbook(tmp_path: Path) -> None:
+    from capacity.sweeps.run import sweep
+
+    with pytest.raises(CapacityError, match=r"end it in \.parquet or \.csv"):
+        sweep({"tp": [1]}, {"params": 1e9, "mode": "train"}, output=str(tmp_path / "answers.xlsx"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_largest_model_for_a_budget_may_rent_more_devices_for_less_time() -> None:
+    # 47 devices would spend the budget by the deadline; 32 of them leave a third of it.
+    answer = solve("params", budget=1e5, deadline=30 * 86400.0)
+    assert answer.value is not None
+    alone = solve("params", budget=1e5, deadline=30 * 86400.0, devices=64)
+    assert alone.value is not None
+    assert answer.value >= alone.value
+
+
+def test_an_answer_tells_the_run_that_is_shown_below_it() -> None:
+    answer = solve("devices", params=7e9)
+    assert answer.estimate is not None
+    told = answer.estimate.sections["train"].verdict.split("; ")[1]
+    assert told in answer.verdict
+
+
+def test_the_nearest_place_lacks_least() -> None:
+    _, _, found, _ = deploy(params=1e12, target="edge")
+    lacking = [one.short for one in found]
+    assert lacking[0] == min(lacking)
+    assert lacking[0] > 0.0
