@@ -61,7 +61,7 @@ def minimum(a: float, b: float) -> float:
 
 def where(condition: float, a: float, b: float) -> float:
     """`a` where the condition holds (is not 0), else `b`; both are computed."""
-    if _plain(condition):
+    if type(condition) is bool or _plain(condition):
         return a if condition else b
     columns: float = _namespace(condition, a, b).where(condition, a, b)
     return columns

@@ -8,7 +8,7 @@ from __future__ import annotations
 from math import inf
 
 from capacity import ops as column
-from capacity.formulas import flops, recurrence
+from capacity.formulas import flops
 from capacity.record import Record, replace
 from capacity.spec.model import Attention, Experts, FeedForward, Recurrent
 from capacity.spec.op import Op
@@ -49,17 +49,15 @@ def lower(model: ModelSpec, tokens: Tokens, *, mtp: bool = False) -> tuple[Op, .
     """The ops of one forward pass; `mtp` includes multi-token-prediction blocks."""
     # One answer asks for the same few tables many times over. The model is kept with its table, so that
     # its identity cannot be another's.
-    if any(column.is_column(value) for value in tokens.__dict__.values()):
-        return tuple(_lower(model, tokens, mtp))  # a table of columns is as large as a whole chunk of cases
     key = (id(model), mtp, *tokens.__dict__.items())
     try:
         known = _tables.get(key)
-    except TypeError:  # columns of tokens have no hash, and are asked for once
+    except TypeError:  # columns of tokens have no hash; a table of theirs is as large as a whole chunk of cases
         return tuple(_lower(model, tokens, mtp))
     if known is not None and known[0] is model:
         return known[1]
     table = tuple(_lower(model, tokens, mtp))
-    if any(column.is_column(op.weight_elements) or column.is_column(op.count) for op in table):
+    if column.is_column(parameter_count(table)):
         return table
     if len(_tables) >= _MOST_TABLES:
         _tables.clear()
@@ -72,10 +70,10 @@ def _lower(model: ModelSpec, tokens: Tokens, mtp: bool) -> Iterator[Op]:
     for table in model.embeddings:
         sequences, queries, _ = shapes[table.stack]
         yield Op(
-            f"{table.stack}.{table.name}",
-            "embedding",
-            "embedding",
-            1.0,
+            name=f"{table.stack}.{table.name}",
+            part="embedding",
+            kind="embedding",
+            count=1.0,
             m=sequences * queries * table.lookups,
             n=table.width,
             copies=1.0,
@@ -92,7 +90,14 @@ def _lower(model: ModelSpec, tokens: Tokens, mtp: bool) -> Iterator[Op]:
     for frequencies in model.rotary:
         # Positions times frequencies, then a cosine and a sine of each: element-wise in current code.
         _, queries, _ = shapes["decoder"]
-        yield Op("decoder.rotary", "embedding", "elementwise", 1.0, m=queries, elements=queries * frequencies * 4.0)
+        yield Op(
+            name="decoder.rotary",
+            part="embedding",
+            kind="elementwise",
+            count=1.0,
+            m=queries,
+            elements=queries * frequencies * 4.0,
+        )
     for block in (*model.blocks, *model.outside):
         if block.stack == "mtp" and not mtp:
             continue
@@ -101,10 +106,10 @@ def _lower(model: ModelSpec, tokens: Tokens, mtp: bool) -> Iterator[Op]:
     positions = queries if tokens.logits is None else tokens.logits
     if column.anywhere(model.vector_params):
         yield Op(
-            "decoder.final_norm",
-            "norm",
-            "elementwise",
-            1.0,
+            name="decoder.final_norm",
+            part="norm",
+            kind="elementwise",
+            count=1.0,
             m=sequences * queries,
             weight_elements=model.vector_params,
             elements=sequences * queries * model.hidden * 2.0,
@@ -173,10 +178,10 @@ def _gemm(
     weights = linear.in_features * linear.out_features
     own = 0.0 if linear.tied else weights
     return Op(
-        f"{prefix}.{linear.name}",
-        part,
-        "gemm",
-        count,
+        name=f"{prefix}.{linear.name}",
+        part=part,
+        kind="gemm",
+        count=count,
         m=m * active,
         n=linear.out_features,
         k=linear.in_features,
@@ -191,10 +196,10 @@ def _gemm(
 
 def _vectors(block: Block, part: str, weights: float, m: float, elements: float) -> Op:
     return Op(
-        f"{block.stack}.{part}.elementwise",
-        part,
-        "elementwise",
-        block.count,
+        name=f"{block.stack}.{part}.elementwise",
+        part=part,
+        kind="elementwise",
+        count=block.count,
         m=m,
         weight_elements=weights,
         elements=elements,
@@ -222,10 +227,10 @@ def _attention(
         sequences, queries, keys = tokens / layer.split, layer.split, layer.split
     keys = layer.table or (encoder[2] if layer.cross else keys)
     yield Op(
-        f"{block.stack}.attention.core",
-        "attention",
-        "attention",
-        block.count,
+        name=f"{block.stack}.attention.core",
+        part="attention",
+        kind="attention",
+        count=block.count,
         m=tokens,
         sequences=sequences,
         queries=queries,
@@ -247,10 +252,10 @@ def _attention(
     if layer.compressed:
         # The same queries also see the compressed keys; one softmax runs over both.
         yield Op(
-            f"{block.stack}.attention.compressed",
-            "attention",
-            "attention",
-            block.count,
+            name=f"{block.stack}.attention.compressed",
+            part="attention",
+            kind="attention",
+            count=block.count,
             m=tokens,
             sequences=sequences,
             queries=queries,
@@ -270,10 +275,10 @@ def _attention(
     if layer.indexer_heads:
         # A score per head and key, then the heads' weighted sum.
         yield Op(
-            f"{block.stack}.attention.indexer",
-            "attention",
-            "attention",
-            block.count,
+            name=f"{block.stack}.attention.indexer",
+            part="attention",
+            kind="attention",
+            count=block.count,
             m=tokens,
             sequences=sequences,
             queries=queries,
@@ -296,10 +301,10 @@ def _recurrent(block: Block, layer: Recurrent, sequences: float, queries: float)
     yield from _linears(block, "recurrent", layer.projections, tokens)
     if layer.conv_channels:
         yield Op(
-            f"{block.stack}.recurrent.conv",
-            "recurrent",
-            "conv",
-            block.count,
+            name=f"{block.stack}.recurrent.conv",
+            part="recurrent",
+            kind="conv",
+            count=block.count,
             m=tokens,
             n=layer.conv_channels,
             k=layer.conv_kernel,
@@ -312,10 +317,10 @@ def _recurrent(block: Block, layer: Recurrent, sequences: float, queries: float)
         )
     if column.anywhere(layer.heads):
         yield Op(
-            f"{block.stack}.recurrent.scan",
-            "recurrent",
-            "scan",
-            block.count,
+            name=f"{block.stack}.recurrent.scan",
+            part="recurrent",
+            kind="scan",
+            count=block.count,
             m=tokens,
             sequences=sequences,
             queries=queries,
@@ -352,10 +357,10 @@ def _experts(block: Block, layer: Experts, tokens: float) -> Iterator[Op]:
 
 def _convolution(conv: Convolution, outputs: float) -> Op:
     return Op(
-        f"{conv.stack}.{conv.name}",
-        "vision",
-        "conv",
-        1.0,
+        name=f"{conv.stack}.{conv.name}",
+        part="vision",
+        kind="conv",
+        count=1.0,
         m=outputs,
         n=conv.out_channels,
         k=conv.in_channels * conv.kernel,
@@ -381,10 +386,14 @@ def counted_flop(op: Op) -> float:
         work = flops.gemm_flop(op.m, op.n, op.k)
         return work if op.phase == "forward" else flops.backward_flop(work)
     if op.kind == "conv" and op.part == "recurrent":
+        from capacity.formulas import recurrence
+
         return recurrence.short_convolution_flop(op.sequences, op.queries, op.n, op.k)
     if op.kind == "conv":
         return flops.convolution_flop(op.m, op.n, op.k, 1.0)
     if op.kind == "scan":
+        from capacity.formulas import recurrence
+
         return recurrence.counted_scan_flop(
             op.form, op.sequences, op.queries, op.heads, op.key_size, op.value_size, op.groups, op.chunk
         )
