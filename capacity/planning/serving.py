@@ -145,7 +145,7 @@ def _layout(row: Row) -> str:
     if service.prefill_workers:
         cuts.append(f"{service.prefill_workers * row.replicas:g} x ({_cut(service.prefill_plan)}) for prompts")
     else:
-        cuts.append(f"chunks of {service.engine.chunk_tokens:g}")
+        cuts.append(f"prompts {service.engine.chunk_tokens:g} at a time")
     return ", ".join([*cuts, f"{row.values['concurrency']:g} in flight each", *_words(row)])
 
 

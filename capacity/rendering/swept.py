@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from capacity.quantities import format as shown
 from capacity.rendering import words
-from capacity.rendering.layout import joined, table
+from capacity.rendering.layout import joined, table, wrap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,6 +47,9 @@ def screen(found: Any, style: Style) -> str:
     lines = [style.paint("SWEEP", "bold"), *joined(told, style, "  ")]
     if found.output is not None:
         lines.append(f"  every row in {style.text(found.output)}")
+    if found.lacking and found.errors < found.rows:
+        told = f"! --columns: no row has {', '.join(found.lacking)}; --json of `capacity estimate` shows the names"
+        lines += wrap(style.text(told), style.width)
     if len(found.shown):
         lines += ["", *_rows(found, style)]
     elif found.errors == found.rows:
@@ -101,6 +104,7 @@ def record(found: Any) -> dict[str, Any]:
         "errors": found.errors,
         "unfit": found.unfit,
         "priced_singly": found.singly,
+        "columns_lacking": list(found.lacking),
         "seconds": found.seconds,
         "output": found.output,
         "objectives": list(found.goals),

@@ -57,7 +57,7 @@ class Part(Record):
 
 
 class Sweep(Record):
-    """What a sweep found. shown: the Pareto front, or the best rows; reasons: of rows without an answer, with how many."""
+    """What a sweep found. shown: the Pareto front, or the best rows; lacking: quantities asked for that no row has."""
 
     rows: int
     errors: int
@@ -68,6 +68,7 @@ class Sweep(Record):
     goals: tuple[str, ...]
     output: str | None = None
     resumed: int = 0
+    lacking: tuple[str, ...] = ()
 
 
 def price(number: int, block: pd.DataFrame, task: Task) -> Part:
@@ -220,7 +221,9 @@ class _Whole:
             goals = tuple(objectives(self.task.goals, shown.columns)) if self.task.goals else (usual,) if usual else ()
         elif self.task.goals:
             objectives(self.task.goals, self.names)
-        return Sweep(self.rows, self.errors, self.unfit, self.singly, seconds, shown, goals, output, resumed)
+        known = {*self.names, *(name.partition(".")[2] for name in self.names)}
+        lacking = tuple(name for name in self.task.wanted or () if name not in known)
+        return Sweep(self.rows, self.errors, self.unfit, self.singly, seconds, shown, goals, output, resumed, lacking)
 
 
 def _plain(frame: pd.DataFrame) -> pd.DataFrame:

@@ -52,3 +52,13 @@ def test_the_nearest_place_lacks_least() -> None:
     lacking = [one.short for one in found]
     assert lacking[0] == min(lacking)
     assert lacking[0] > 0.0
+
+
+def test_a_quantity_that_no_row_has_is_told() -> None:
+    from capacity.rendering.style import Style
+    from capacity.rendering.swept import screen
+    from capacity.sweeps.run import sweep
+
+    found = sweep({"tp": [1, 2]}, {"params": 1e9, "mode": "train", "devices": 8}, columns=["mfuu", "mfu"])
+    assert found.lacking == ("mfuu",)
+    assert "no row has mfuu;" in screen(found, Style())
