@@ -48,8 +48,8 @@ def screen(found: Any, style: Style) -> str:
     if found.output is not None:
         lines.append(f"  every row in {style.text(found.output)}")
     if found.lacking and found.errors < found.rows:
-        told = f"! --columns: no row has {', '.join(found.lacking)}; --json of `capacity estimate` shows the names"
-        lines += wrap(style.text(told), style.width)
+        lacking = f"! --columns: no row has {', '.join(found.lacking)}; --json of `capacity estimate` shows the names"
+        lines += wrap(style.text(lacking), style.width)
     if len(found.shown):
         lines += ["", *_rows(found, style)]
     elif found.errors == found.rows:

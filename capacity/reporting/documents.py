@@ -94,6 +94,11 @@ def predictions(text: str, path: str) -> Document:
         raise FileFormatError(
             f"{path[-80:]} lacks the column {min(lacking)}: give what `capacity validate --predictions` wrote"
         )
+    for column in ("measured", "low", "mid", "high"):
+        try:
+            rows[column] = pd.to_numeric(rows[column])
+        except (ValueError, TypeError) as error:
+            raise FileFormatError(f"{path[-80:]}: the column {column} holds what is no number ({error})") from None
     rows["why"] = rows["why"].fillna("") if "why" in rows else ""
     metrics = rows["metric"].unique() if "metric" in rows else [name]
     keys = [(one,) for one in ("op", "family", "kind", "stack", "engine", "device") if one in rows]

@@ -23,6 +23,29 @@ def test_an_empty_table_is_no_document(tmp_path: Path) -> None:
         documents.read(str(empty))
 
 
+@pytest.mark.parametrize(
+    "text",
+    ['{"kind": "sweep", "rows": [1, 2]}', '{"kind": "validation", "rows": 5}', '{"kind": "plan", "turns": [{"a": 1}]}'],
+)
+def test_a_document_of_another_shape_is_refused_in_a_line(tmp_path: Path, text: str) -> None:
+    from capacity.reporting import documents
+    from capacity.reporting.report import compose
+
+    path = tmp_path / "made-up.json"
+    path.write_text(text)
+    with pytest.raises(CapacityError, match="that can be read"):
+        compose([documents.read(str(path))])
+
+
+def test_predictions_are_numbers(tmp_path: Path) -> None:
+    from capacity.reporting import documents
+
+    path = tmp_path / "words.csv"
+    path.write_text("id,measured,low,mid,high\na,x,1,2,3\n")
+    with pytest.raises(CapacityError, match="measured holds what is no number"):
+        documents.read(str(path))
+
+
 def test_a_sweep_writes_no_folder_named_like_a_workbook(tmp_path: Path) -> None:
     from capacity.sweeps.run import sweep
 
