@@ -253,6 +253,7 @@ def _widths(
     if groups >= WIDE_GROUPS and ep == 1.0 and has_experts(model):
         ep = tp * groups
         assumed.append("experts dealt over all devices, as such wide groups are always run")
+    ep = min(ep, tp * groups, experts or ep)  # a wider one divides neither
     while ep > 1.0 and (tp * groups % ep or experts % ep):
         ep -= 1.0
     return tp, groups, max(ep, 1.0), size(row, f"{prefix}pp_size"), batch

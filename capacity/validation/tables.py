@@ -37,7 +37,8 @@ def read_table(path: str, columns: Iterable[str]) -> pd.DataFrame:
     try:
         table = pd.read_parquet(path) if path.endswith(".parquet") else pd.read_csv(path, low_memory=False)
     except (OSError, ValueError) as error:
-        raise FileFormatError(f"{path}: cannot be read as a table ({str(error)[:100]})") from None
+        why = getattr(error, "strerror", None) or str(error)[:100]
+        raise FileFormatError(f"{path}: cannot be read as a table ({why})") from None
     lacking = [one for one in columns if one not in table.columns]
     if lacking:
         raise FileFormatError(f"{path}: lacks the columns {', '.join(lacking)}")

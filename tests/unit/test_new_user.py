@@ -85,3 +85,11 @@ def test_a_quantity_that_no_row_has_is_told() -> None:
     found = sweep({"tp": [1, 2]}, {"params": 1e9, "mode": "train", "devices": 8}, columns=["mfuu", "mfu"])
     assert found.lacking == ("mfuu",)
     assert "no row has mfuu;" in screen(found, Style())
+
+
+def test_a_slip_in_a_width_does_not_hang_a_validation() -> None:
+    from capacity.validation import serving
+
+    rows = serving.read_runs(None, "serving", serving.COLUMNS)
+    row = rows[rows["model"].str.contains("DeepSeek") & (rows["mode"] == "agg")].head(1).assign(moe_ep_size=1e18)
+    assert serving.predict(row)["why"].eq("").all()
