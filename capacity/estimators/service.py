@@ -120,13 +120,17 @@ def point(case: Case, workload: Workload, service: Service, load: Load, running:
 
 
 def best_point(case: Case, workload: Workload, service: Service, load: Load, promise: Promise) -> Point | None:
-    """The most requests in flight on one replica that still hold the promise, None where not even one does."""
+    """The most requests in flight on one replica that still hold the promise, None where not even one does.
+
+    A concurrency that was asked for is the most an engine admits.
+    """
     least, most = 1.0, 1.0
+    admitted = min(workload.concurrency, _MOST) if "concurrency" in case.request else _MOST
     best = point(case, workload, service, load, 1.0, promise.percentile)
     if not best.keeps(promise):
         return None
-    while most < _MOST:
-        most *= 2.0
+    while most < admitted:
+        most = min(most * 2.0, admitted)
         found = point(case, workload, service, load, most, promise.percentile)
         if not found.keeps(promise):
             break

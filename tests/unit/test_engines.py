@@ -205,3 +205,11 @@ def test_one_processor_reads_what_it_can_reach():
     cluster, _ = rig("raspberry-pi-5")
     pace = middle(model="llama-2-7b", device="raspberry-pi-5", precision="q4_0", prompt_len=16, output_len=128)["tpot"]
     assert pace > 3.9e9 / cluster.device.memory_bytes_per_s
+
+
+def test_a_service_admits_no_more_than_was_asked_for():
+    request = {"model": "llama-3.1-8b", "mode": "serve", "device": "h100-sxm", "request_rate": 20.0}
+    free, held = (estimate(**request, **more).sections["serve"].quantities for more in ({}, {"concurrency": 24}))
+    assert held["concurrency_per_replica"].mid == 24.0 < free["concurrency_per_replica"].mid
+    assert held["tpot_at_percentile"].mid < free["tpot_at_percentile"].mid
+    assert held["replicas"].mid > free["replicas"].mid
