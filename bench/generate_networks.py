@@ -21,26 +21,12 @@ import torch
 import torchvision
 from timm.models import _registry
 
+from capacity.catalogue.networks import NUMBERS
 from capacity.errors import CapacityError
 from capacity.importers.graphs import module, tracer
 
 PRIME = 61
 HOME = Path(__file__).parents[1] / "capacity" / "catalogue" / "networks.json.xz"
-FIELDS = (
-    "m",
-    "n",
-    "k",
-    "copies",
-    "groups",
-    "taps",
-    "sequences",
-    "queries",
-    "keys",
-    "heads",
-    "key_size",
-    "value_size",
-    "elements",
-)
 MOST_S = 90
 # Networks that take no picture, and those made for timm's own tests.
 SKIPPED = ("test_", "naflexvit", "deepseek", "gemma", "qwen")
@@ -119,7 +105,7 @@ def main(wanted):
             continue
         table = []
         for op in graph.ops:
-            values = [getattr(op, field) for field in FIELDS]
+            values = [getattr(op, field) for field in NUMBERS]
             linear = [value % PRIME == 0 and value > 0 for value in values]
             row = (
                 op.kind,
@@ -154,7 +140,7 @@ def write(rows, networks):
     document = {
         "source": f"timm {timm.__version__}, torchvision {torchvision.__version__}, traced by torch {torch.__version__.split('+')[0]}",
         "aliases": {old: new.partition(".")[0] for old, new in _registry._deprecated_models.items()},
-        "fields": ("kind", "form", "phase", "causal", "linear", *FIELDS),
+        "fields": ("kind", "form", "phase", "causal", "linear", *NUMBERS),
         "columns": list(zip(*rows, strict=True)),
         "networks": {
             name: [*facts[:-1], [at[row] for row, _ in facts[-1]], [count for _, count in facts[-1]]]

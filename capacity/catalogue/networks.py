@@ -108,7 +108,8 @@ def load_network(name: str, batch: float = 1.0, side: float | None = None) -> Gr
     )
 
 
-_NUMBERS = (
+# Fields of an op that may grow with the batch or the picture, in the order the packed bits stand.
+NUMBERS = (
     "m",
     "n",
     "k",
@@ -127,7 +128,7 @@ _NUMBERS = (
 
 def scales(values: dict[str, Any]) -> tuple[frozenset[str], frozenset[str]]:
     """Which numbers of a row grow with the batch, and which with the area of the images."""
-    growing = frozenset(field for at, field in enumerate(_NUMBERS) if values["linear"] >> at & 1)
+    growing = frozenset(field for at, field in enumerate(NUMBERS) if values["linear"] >> at & 1)
     if values["kind"] == "attention":
         # Attention within windows has more windows; over the whole picture, more positions.
         return growing, frozenset(
@@ -144,7 +145,7 @@ def _op(values: dict[str, Any], count: float, batch: float, area: float) -> Op:
     growing, inner = scales(values)
     numbers: dict[str, Any] = {
         field: float(values[field]) * (batch if field in growing else 1.0) * (area if field in inner else 1.0)
-        for field in _NUMBERS
+        for field in NUMBERS
     }
     form, kind = values["form"], values["kind"]
     return Op(

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 
-from capacity.errors import InputError
+from capacity.errors import FileFormatError, InputError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 THIS_MACHINE = "this-machine"
 
@@ -23,6 +27,19 @@ def laws_path() -> str:
 def platform_laws_path() -> str:
     """The fitted laws of this machine's storage, ciphers and preparation of data."""
     return os.path.join(own_folder(), f"{THIS_MACHINE}-platform.json")
+
+
+def read_laws_document(path: str) -> Any:
+    """What a file of fitted laws holds; raises InputError where there is none, FileFormatError where it is no JSON."""
+    import json
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except FileNotFoundError:
+        raise InputError(f"{path} is not there: run `capacity calibrate local` first") from None
+    except (OSError, ValueError) as error:
+        raise FileFormatError(f"{path}: cannot be read ({str(error)[:80]})") from None
 
 
 def measured_folder() -> str:

@@ -134,17 +134,25 @@ def _pace(bytes_per_s: float) -> str:
     return "-" if bytes_per_s == float("inf") else f"{bytes_per_s / 1e9:.3g} GB/s"
 
 
-def _training(data: str | None, options: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def _fitted(kind: str, data: str | None, options: dict[str, Any]) -> dict[str, Any]:
+    """Stacks or engines fitted to a table of runs, their files written."""
     if data is None:
-        raise InputError("the data are missing: name a table of runs, as in `capacity calibrate training runs.csv`")
+        raise InputError(f"the data are missing: name a table of runs, as in `capacity calibrate {kind} runs.csv`")
+    from importlib import import_module
+
     try:
-        from capacity.calibration.training import calibrate
+        module = import_module(f"capacity.calibration.{kind}")
     except ModuleNotFoundError as error:
         raise InputError(f'calibration needs {error.name}: pip install "model-capacity[calibrate]"') from None
-    done = calibrate(
+    done: dict[str, Any] = module.calibrate(
         data, options["output"] or PROFILES,
         source=options["source"] or "", date=options["date"] or "", fresh=options["fresh"], talk=_talk,
     )  # fmt: skip
+    return done
+
+
+def _training(data: str | None, options: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    done = _fitted("training", data, options)
     chosen = style(plain=options["plain"])
     header = [["", "runs", "in sample", "left out", "left out"], ["", "", "median", "median", "within 20 %"]]
     rows = [
@@ -159,16 +167,7 @@ def _training(data: str | None, options: dict[str, Any]) -> tuple[dict[str, Any]
 
 
 def _serving(data: str | None, options: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    if data is None:
-        raise InputError("the data are missing: name a table of runs, as in `capacity calibrate serving runs.csv`")
-    try:
-        from capacity.calibration.serving import calibrate
-    except ModuleNotFoundError as error:
-        raise InputError(f'calibration needs {error.name}: pip install "model-capacity[calibrate]"') from None
-    done = calibrate(
-        data, options["output"] or PROFILES,
-        source=options["source"] or "", date=options["date"] or "", fresh=options["fresh"], talk=_talk,
-    )  # fmt: skip
+    done = _fitted("serving", data, options)
     chosen = style(plain=options["plain"])
     header = [["median error of", "next token", "first token"]]
     names = {"before": "the project's fit", "in_sample": "this fit, in sample", "left_out": "this fit, model left out"}

@@ -6,14 +6,13 @@ predicted as one never seen.
 
 from __future__ import annotations
 
-import json
 import os
 
 import numpy as np
 import pandas as pd
 
-from capacity.catalogue.own import laws_path
-from capacity.errors import FileFormatError, InputError
+from capacity.catalogue.own import laws_path, read_laws_document
+from capacity.errors import InputError
 from capacity.laws.local import FAR, MACHINE, LocalLaws, from_document, fused
 from capacity.measurement.measured import Measured, held_out
 from capacity.validation import platform, scoring
@@ -68,14 +67,7 @@ def validate(data: str | None = None) -> dict[str, Any]:
 def read_laws(path: str | None = None) -> LocalLaws:
     """The laws `capacity calibrate local` wrote."""
     path = path or laws_path()
-    try:
-        with open(path, encoding="utf-8") as file:
-            document = json.load(file)
-    except FileNotFoundError:
-        raise InputError(f"{path} is not there: run `capacity calibrate local` first") from None
-    except (OSError, ValueError) as error:
-        raise FileFormatError(f"{path}: cannot be read ({str(error)[:80]})") from None
-    return from_document(document, path)
+    return from_document(read_laws_document(path), path)
 
 
 def predict(laws: LocalLaws, measured: Measured) -> pd.DataFrame:

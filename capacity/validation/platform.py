@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 import numpy as np
 import pandas as pd
 
-from capacity.catalogue.own import platform_laws_path
-from capacity.errors import FileFormatError, InputError
+from capacity.catalogue.own import platform_laws_path, read_laws_document
+from capacity.errors import InputError
 from capacity.laws.platform import PlatformLaw, from_document
 from capacity.measurement.amounts import KINDS, families
 from capacity.measurement.measured import Measured
@@ -64,14 +63,7 @@ def groups_of(rows: pd.DataFrame) -> list[dict[str, Any]]:
 def read_laws(path: str | None = None) -> dict[str, PlatformLaw]:
     """The laws `capacity calibrate local` wrote."""
     path = path or platform_laws_path()
-    try:
-        with open(path, encoding="utf-8") as file:
-            document = json.load(file)
-    except FileNotFoundError:
-        raise InputError(f"{path} is not there: run `capacity calibrate local` first") from None
-    except (OSError, ValueError) as error:
-        raise FileFormatError(f"{path}: cannot be read ({str(error)[:80]})") from None
-    return from_document(document, path)
+    return from_document(read_laws_document(path), path)
 
 
 def predict(laws: dict[str, PlatformLaw], measured: Measured) -> pd.DataFrame:

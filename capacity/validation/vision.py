@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from capacity import ops
-from capacity.catalogue.networks import columns, load_table, network_names, scales
+from capacity.catalogue.networks import NUMBERS, columns, load_table, network_names, scales
 from capacity.errors import CapacityError, UnknownNameError
 from capacity.estimators.network_pricing import machine_numbers, pass_seconds
 from capacity.laws.network import Machine, category, load_network_law, op_time_s
@@ -49,21 +49,6 @@ BASELINE_SHARE = {"infer": 0.23, "train": 0.18}
 # Fused attention came with PyTorch 2.
 _VERSION = re.compile(r"pytorch (\d+)\.(\d+)")
 FEWEST_RANKED = 8
-NUMBERS = (
-    "m",
-    "n",
-    "k",
-    "copies",
-    "groups",
-    "taps",
-    "sequences",
-    "queries",
-    "keys",
-    "heads",
-    "key_size",
-    "value_size",
-    "elements",
-)
 
 
 def validate(path: str | None) -> dict[str, Any]:

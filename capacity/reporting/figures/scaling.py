@@ -65,8 +65,6 @@ def base(shown: Shown, option: str) -> float | None:
     asked = (shown.request or {}).get(option)
     if isinstance(asked, (int, float)):
         return float(asked)
-    if option == "devices":
-        return None
     for one in shown.answer.assumptions:
         if one.name == _NAMES[option] and isinstance(one.value, (int, float)):
             return float(one.value)
@@ -78,12 +76,12 @@ def asked_again(shown: Shown, **changes: Any) -> Any:
     from capacity.estimators.answer import estimate
 
     dropped = {name for option in changes for name in _FOLLOWS.get(option, ())}
-    if "devices" in changes and not shown.training:
+    # Beside training the devices and layout asked for are its own, and a replica takes what it needs.
+    beside = not shown.training and len(shown.answer.sections) > 1
+    if beside or ("devices" in changes and not shown.training):
         dropped |= set(_LAYOUT)
     request = {name: value for name, value in (shown.request or {}).items() if name not in dropped}
-    if not shown.training and len(shown.answer.sections) > 1:
-        # Beside training the devices and layout asked for are its own, and a replica takes what it needs.
-        request = {name: value for name, value in request.items() if name not in _LAYOUT}
+    if beside:
         request["devices"] = base(shown, "devices")
     try:
         return estimate(**{**request, "mode": shown.mode, **changes}).sections[shown.mode]
