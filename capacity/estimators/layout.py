@@ -8,7 +8,9 @@ from capacity import ops
 from capacity.errors import InputError
 from capacity.estimators import feeding
 from capacity.estimators.refusal import first, refuse
-from capacity.estimators.training_memory import block_activations, habits_of, training_memory
+from capacity.estimators.training_activations import block_activations
+from capacity.estimators.training_habits import habits_of
+from capacity.estimators.training_memory import training_memory
 from capacity.record import replace
 from capacity.spec.model import Attention
 from capacity.spec.plan import Plan
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from capacity.estimators.refusal import Message
-    from capacity.estimators.training_memory import Weights
+    from capacity.estimators.training_weights import Weights
     from capacity.spec.device import Cluster
     from capacity.spec.model import ModelSpec
     from capacity.spec.workload import Workload

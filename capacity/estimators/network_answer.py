@@ -14,7 +14,7 @@ from capacity.estimators.network import Network
 from capacity.estimators.network_pricing import machine_numbers, pass_seconds
 from capacity.estimators.power import emissions, power_of, prices
 from capacity.estimators.pricing import peak_flop_per_s
-from capacity.estimators.training_memory import OPTIMIZER_STATE_BYTES
+from capacity.estimators.training_weights import OPTIMIZER_STATE_BYTES
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import energy, schedule
 from capacity.laws.network import Machine, category, load_network_law, op_time_s

@@ -18,14 +18,11 @@ from capacity.estimators.power import emissions, power_of, prices
 from capacity.estimators.pricing import peak_flop_per_s
 from capacity.estimators.rigs import rivals
 from capacity.estimators.stacks import load_stack
+from capacity.estimators.training_activations import block_activations
 from capacity.estimators.training_beside import beside, beside_values
-from capacity.estimators.training_memory import (
-    OPTIMIZER_STATE_BYTES,
-    block_activations,
-    lora_elements,
-)
 from capacity.estimators.training_run import goodput_of, price_run, read_workload
 from capacity.estimators.training_terms import rebuilds
+from capacity.estimators.training_weights import OPTIMIZER_STATE_BYTES, lora_elements
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import energy, flops, memory, scaling, schedule, traffic
 from capacity.record import replace
@@ -39,8 +36,8 @@ if TYPE_CHECKING:
 
     from capacity.estimators.case import Case
     from capacity.estimators.intervals import Account
-    from capacity.estimators.training_memory import Weights
     from capacity.estimators.training_run import Run
+    from capacity.estimators.training_weights import Weights
     from capacity.spec.device import Cluster
     from capacity.spec.estimate import Quantity
     from capacity.spec.model import ModelSpec

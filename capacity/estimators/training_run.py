@@ -12,8 +12,9 @@ from capacity.estimators.pricing import Pricer, peak_flop_per_s
 from capacity.estimators.refusal import refuse
 from capacity.estimators.stacks import load_stack
 from capacity.estimators.training_beside import read_beside
-from capacity.estimators.training_memory import OPTIMIZER_STATE_BYTES, training_memory, weights_of
+from capacity.estimators.training_memory import training_memory
 from capacity.estimators.training_time import Network, evaluation_time, forward_time, step_time
+from capacity.estimators.training_weights import OPTIMIZER_STATE_BYTES, weights_of
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import flops, scaling, schedule
 from capacity.record import Record, replace
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from capacity.estimators.case import Case
     from capacity.estimators.rollout import Generation
     from capacity.estimators.stacks import Stack
-    from capacity.estimators.training_memory import Weights
+    from capacity.estimators.training_weights import Weights
     from capacity.estimators.upkeep import Upkeep
     from capacity.spec.device import Cluster
     from capacity.spec.model import ModelSpec

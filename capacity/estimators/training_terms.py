@@ -9,7 +9,8 @@ from capacity import ops
 from capacity.estimators import feeding
 from capacity.estimators.pricing import label, peak_flop_per_s
 from capacity.estimators.sharding import shard_training
-from capacity.estimators.training_memory import OPTIMIZER_STATE_BYTES, block_activations
+from capacity.estimators.training_activations import block_activations
+from capacity.estimators.training_weights import OPTIMIZER_STATE_BYTES
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import collectives, flops, memory, schedule, traffic
 from capacity.record import Record, replace
@@ -19,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from capacity.estimators.network import Network
     from capacity.estimators.pricing import Pricer
-    from capacity.estimators.training_memory import Weights
+    from capacity.estimators.training_weights import Weights
     from capacity.spec.model import Block, ModelSpec
     from capacity.spec.op import Op
     from capacity.spec.plan import Plan

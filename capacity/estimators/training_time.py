@@ -6,8 +6,8 @@ from capacity import ops
 from capacity.estimators import feeding
 from capacity.estimators.lowering import lower
 from capacity.estimators.network import Network
-from capacity.estimators.training_memory import weights_of
 from capacity.estimators.training_terms import KINDS, price_terms
+from capacity.estimators.training_weights import weights_of
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import schedule
 from capacity.record import replace
@@ -16,8 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from capacity.estimators.pricing import Pricer
     from capacity.estimators.stacks import Stack
-    from capacity.estimators.training_memory import Weights
     from capacity.estimators.training_terms import Terms
+    from capacity.estimators.training_weights import Weights
     from capacity.spec.model import ModelSpec
     from capacity.spec.op import Op
     from capacity.spec.plan import Plan

@@ -11,10 +11,11 @@ import numpy as np
 from capacity.estimators import feeding
 from capacity.estimators.layout import expert_count
 from capacity.estimators.lowering import Tokens, lower
-from capacity.estimators.training_memory import training_memory, weights_of
+from capacity.estimators.training_memory import training_memory
 from capacity.estimators.training_run import machine_of
 from capacity.estimators.training_terms import Terms, local_of, price_terms, streamed_s
 from capacity.estimators.training_time import assemble, evaluation_time, forward_time
+from capacity.estimators.training_weights import weights_of
 from capacity.formulas import schedule
 from capacity.planning.space import Kind
 from capacity.record import fields, replace

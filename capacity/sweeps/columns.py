@@ -21,8 +21,8 @@ from capacity.estimators.case import KEYS, PLATFORM_KEYS, read_case
 from capacity.estimators.lowering import Tokens, lower
 from capacity.estimators.refusal import RefusedError, at, noting, refuse
 from capacity.estimators.training import account, case_fewest, priced, run_values, with_ranges
-from capacity.estimators.training_memory import weights_of
 from capacity.estimators.training_run import price_run, read_workload
+from capacity.estimators.training_weights import weights_of
 from capacity.importers.shape import TIED_BELOW, infer_shape, plausible_shapes
 from capacity.record import Record, replace
 from capacity.spec.workload import TRAINING_MODES

@@ -9,8 +9,9 @@ import numpy as np
 from capacity import ops
 from capacity.estimators import layout
 from capacity.estimators.lowering import Tokens, lower
-from capacity.estimators.training_memory import training_memory, weights_of
+from capacity.estimators.training_memory import training_memory
 from capacity.estimators.training_run import given_plan, machine_of, price_run
+from capacity.estimators.training_weights import weights_of
 from capacity.record import Record, fields, replace
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from capacity.errors import CapacityError, InputError
 from capacity.estimators import feeding
 from capacity.estimators.composed import composed_interval
 from capacity.estimators.lowering import lower
-from capacity.estimators.training_memory import as_seen, training_memory, weights_of
+from capacity.estimators.training_memory import as_seen, training_memory
+from capacity.estimators.training_weights import weights_of
 from capacity.record import replace
 from capacity.spec.workload import Precision
 from capacity.validation import scoring

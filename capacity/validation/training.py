@@ -12,9 +12,9 @@ from capacity.estimators.lowering import lower, model_flop
 from capacity.estimators.network import Network
 from capacity.estimators.pricing import Pricer, peak_flop_per_s
 from capacity.estimators.stacks import load_stack
-from capacity.estimators.training_memory import weights_of
 from capacity.estimators.training_terms import price_terms
 from capacity.estimators.training_time import assemble
+from capacity.estimators.training_weights import weights_of
 from capacity.record import replace
 from capacity.validation import scoring
 from capacity.validation.sweeps import sweeps

@@ -13,7 +13,8 @@ from capacity.estimators.layout import attention_heads, usual_chunks
 from capacity.estimators.lowering import lower, model_flop
 from capacity.estimators.pricing import peak_flop_per_s
 from capacity.estimators.stacks import load_stack
-from capacity.estimators.training_memory import training_memory, weights_of
+from capacity.estimators.training_memory import training_memory
+from capacity.estimators.training_weights import weights_of
 from capacity.laws.profile import load_profile
 from capacity.record import Record, replace
 from capacity.spec.model import Attention, Experts, Recurrent

@@ -11,10 +11,11 @@ from capacity.estimators.lowering import Tokens, lower
 from capacity.estimators.network import Network
 from capacity.estimators.pricing import Pricer
 from capacity.estimators.stacks import load_stack
-from capacity.estimators.training_memory import training_memory, weights_of
+from capacity.estimators.training_memory import training_memory
 from capacity.estimators.training_run import price_run, read_workload
 from capacity.estimators.training_terms import price_terms
 from capacity.estimators.training_time import assemble
+from capacity.estimators.training_weights import weights_of
 from capacity.formulas import schedule
 from capacity.spec.plan import Plan
 

@@ -11,8 +11,9 @@ from capacity.estimators.answer import estimate
 from capacity.estimators.case import read_case
 from capacity.estimators.lowering import Tokens, lower
 from capacity.estimators.stacks import load_stack, stack_names
-from capacity.estimators.training_memory import as_seen, training_memory, weights_of
+from capacity.estimators.training_memory import as_seen, training_memory
 from capacity.estimators.training_run import price_run, read_workload
+from capacity.estimators.training_weights import weights_of
 from capacity.formulas import flops, schedule, traffic
 from capacity.record import replace
 from capacity.spec.plan import Plan

@@ -7,14 +7,9 @@ import pytest
 from capacity.catalogue import load_model
 from capacity.estimators.answer import estimate
 from capacity.estimators.lowering import Tokens, lower, parameter_count
-from capacity.estimators.training_memory import (
-    Weights,
-    block_activations,
-    local_elements,
-    lora_elements,
-    training_memory,
-    weights_of,
-)
+from capacity.estimators.training_activations import block_activations
+from capacity.estimators.training_memory import training_memory
+from capacity.estimators.training_weights import Weights, local_elements, lora_elements, weights_of
 from capacity.formulas.memory import devices_needed, micro_batches_in_flight
 from capacity.record import replace
 from capacity.spec.plan import Plan
