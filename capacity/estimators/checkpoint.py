@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from capacity.estimators.case import FORMATS
+from capacity.estimators.formats import FORMATS
 from capacity.spec.model import Experts, Recurrent
 
 TYPE_CHECKING = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from capacity.errors import InputError
 from capacity.estimators.assumptions import Assumptions
-from capacity.estimators.case import read_cluster
+from capacity.estimators.case_cluster import read_cluster
 from capacity.estimators.intervals import Value, with_intervals
 from capacity.estimators.service import STORAGE_BYTES_PER_S
 from capacity.formula import sourced

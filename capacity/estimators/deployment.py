@@ -188,7 +188,7 @@ def _best(
     weights: float,
 ) -> Candidate:
     """The fewest devices, then the least loss, that meet everything; else what comes nearest."""
-    from capacity.estimators.case import FORMATS
+    from capacity.estimators.formats import FORMATS
 
     nearest: Candidate | None = None
     for count in place.counts:

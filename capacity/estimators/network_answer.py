@@ -6,8 +6,9 @@ import sys
 
 from capacity.errors import InputError
 from capacity.estimators.assumptions import Assumptions, one_of
-from capacity.estimators.case import default_format, read_cluster, read_format
+from capacity.estimators.case_cluster import read_cluster
 from capacity.estimators.composed import CARRIED_WIDENING, composed_interval
+from capacity.estimators.formats import default_format, read_format
 from capacity.estimators.intervals import Uncertain, Value, with_intervals
 from capacity.estimators.lowering import counted_flop
 from capacity.estimators.network import Network

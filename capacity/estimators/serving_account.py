@@ -5,8 +5,8 @@ from __future__ import annotations
 from math import inf
 
 from capacity.estimators import feeding
-from capacity.estimators.case import FORMATS
 from capacity.estimators.first_token import first_token_s, handed_token_s
+from capacity.estimators.formats import FORMATS
 from capacity.estimators.intervals import Value
 from capacity.estimators.lowering import active_parameter_count, model_flop
 from capacity.estimators.power import device_power_of, emissions, power_of

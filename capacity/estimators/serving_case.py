@@ -7,8 +7,8 @@ from math import inf
 from capacity.errors import InputError
 from capacity.estimators import feeding, layout
 from capacity.estimators.assumptions import one_of
-from capacity.estimators.case import FORMATS, default_format, read_format
 from capacity.estimators.checkpoint import checkpoint_formats, is_gguf
+from capacity.estimators.formats import FORMATS, default_format, read_format
 from capacity.estimators.pricing import processor
 from capacity.formulas import schedule
 from capacity.laws.engine import load_engine

@@ -6,7 +6,8 @@ from capacity import ops
 from capacity.errors import InputError
 from capacity.estimators import feeding, layout
 from capacity.estimators.assumptions import one_of
-from capacity.estimators.case import training_precision, whole
+from capacity.estimators.case_cluster import whole
+from capacity.estimators.formats import training_precision
 from capacity.estimators.lowering import Tokens, active_parameter_count, lower, parameter_count
 from capacity.estimators.pricing import Pricer, peak_flop_per_s
 from capacity.estimators.refusal import refuse

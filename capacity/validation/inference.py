@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 
 from capacity.errors import CapacityError
-from capacity.estimators.case import FORMATS, read_case
+from capacity.estimators.case import read_case
 from capacity.estimators.checkpoint import has_experts
 from capacity.estimators.composed import stretched
+from capacity.estimators.formats import FORMATS
 from capacity.estimators.layout import divides_heads, expert_count
 from capacity.estimators.lowering import Tokens, lower, parameter_count
 from capacity.estimators.pricing import processor

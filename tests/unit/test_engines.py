@@ -7,8 +7,9 @@ import pytest
 from capacity.catalogue import load_model
 from capacity.errors import InputError, UnknownNameError
 from capacity.estimators.answer import estimate
-from capacity.estimators.case import FORMATS, read_case
+from capacity.estimators.case import read_case
 from capacity.estimators.checkpoint import checkpoint_formats
+from capacity.estimators.formats import FORMATS
 from capacity.estimators.lowering import Tokens, lower
 from capacity.estimators.replica import machine_of
 from capacity.estimators.rigs import rig
