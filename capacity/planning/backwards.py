@@ -162,7 +162,7 @@ def _by_law(asked: Asked) -> Answer:
 
 def _tokens(asked: Asked) -> Answer:
     from capacity.estimators.case import read_case
-    from capacity.estimators.training import active_params
+    from capacity.estimators.training_account import active_params
     from capacity.quantities import format
 
     params = float(active_params(read_case({**asked.request, "mode": "train"}).model))

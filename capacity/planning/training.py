@@ -7,8 +7,8 @@ import numpy as np
 from capacity.errors import InputError
 from capacity.estimators.answer import answer
 from capacity.estimators.case import read_case
-from capacity.estimators.training import describe_plan
 from capacity.estimators.training_run import read_workload
+from capacity.estimators.training_verdict import describe_plan
 from capacity.planning.front import undominated
 from capacity.planning.question import plain
 from capacity.planning.training_search import Survey, limit_of, survey

@@ -12,7 +12,7 @@ from capacity.errors import InputError
 from capacity.estimators import feeding
 from capacity.estimators.answer import answer
 from capacity.estimators.case import read_case
-from capacity.estimators.training import account
+from capacity.estimators.training_account import account
 from capacity.estimators.training_run import price_run, read_workload
 from capacity.estimators.upkeep import read_upkeep
 from capacity.planning.backwards import Answer
@@ -228,7 +228,7 @@ def ladder(request: dict[str, Any], limits: dict[str, float]) -> list[float]:
     least = 0.0
     if "deadline" in limits:
         from capacity.estimators.pricing import peak_flop_per_s
-        from capacity.estimators.training import active_params
+        from capacity.estimators.training_account import active_params
 
         peak, _ = peak_flop_per_s(case.cluster.device, workload.precision.compute)
         products = 4.0 if workload.mode == "lora" else 6.0

@@ -7,7 +7,7 @@ from time import perf_counter
 import numpy as np
 
 from capacity.estimators import layout
-from capacity.estimators.training import account
+from capacity.estimators.training_account import account
 from capacity.estimators.training_run import Run, given_plan
 from capacity.estimators.upkeep import read_upkeep
 from capacity.planning.space import blocks_of, cuts_of

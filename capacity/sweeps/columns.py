@@ -20,7 +20,8 @@ from capacity.estimators.assumptions import number
 from capacity.estimators.case import KEYS, PLATFORM_KEYS, read_case
 from capacity.estimators.lowering import Tokens, lower
 from capacity.estimators.refusal import RefusedError, at, noting, refuse
-from capacity.estimators.training import account, case_fewest, priced, run_values, with_ranges
+from capacity.estimators.training import priced, run_values, with_ranges
+from capacity.estimators.training_account import account, case_fewest
 from capacity.estimators.training_run import price_run, read_workload
 from capacity.estimators.training_weights import weights_of
 from capacity.importers.shape import TIED_BELOW, infer_shape, plausible_shapes

@@ -14,7 +14,7 @@ from capacity.errors import CapacityError
 from capacity.estimators import layout
 from capacity.estimators.case import read_case
 from capacity.estimators.stacks import load_stack
-from capacity.estimators.training import account
+from capacity.estimators.training_account import account
 from capacity.estimators.training_run import price_run, read_workload
 from capacity.planning.front import undominated
 from capacity.planning.space import blocks_of, cuts_of
