@@ -63,7 +63,7 @@ out is inferred, and `--predictions FILE` says what. A row that cannot be priced
 
 ## How a step is priced
 
-1. **Terms** ([training_terms.py](../capacity/estimators/training_terms.py)): the work of a layout in seconds at the pace of
+1. **Terms** ([training_terms.py](../capacity/estimators/training_terms.py) and what it calls): the work of a layout in seconds at the pace of
    the kernel laws, before any software is known: products, grouped products of experts, casts to narrow formats, fused
    attention or attention that writes its scores out, element-wise traffic, launches, and the traffic of tensor-, expert-, context-,
    pipeline- and data-parallel groups.

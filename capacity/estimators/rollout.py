@@ -7,7 +7,7 @@ from capacity.errors import InputError
 from capacity.estimators.assumptions import Assumptions, one_of
 from capacity.estimators.intervals import Value
 from capacity.estimators.refusal import refuse
-from capacity.estimators.training_terms import HOST_LINK_BYTES_PER_S
+from capacity.estimators.training_traffic import HOST_LINK_BYTES_PER_S
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import memory, rollout, traffic
 from capacity.record import Record, replace

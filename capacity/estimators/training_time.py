@@ -6,7 +6,8 @@ from capacity import ops
 from capacity.estimators import feeding
 from capacity.estimators.lowering import lower
 from capacity.estimators.network import Network
-from capacity.estimators.training_terms import KINDS, price_terms
+from capacity.estimators.training_blocks import KINDS
+from capacity.estimators.training_terms import price_terms
 from capacity.estimators.training_weights import weights_of
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import schedule

@@ -13,8 +13,9 @@ from capacity.estimators.layout import expert_count
 from capacity.estimators.lowering import Tokens, lower
 from capacity.estimators.training_memory import training_memory
 from capacity.estimators.training_run import machine_of
-from capacity.estimators.training_terms import Terms, local_of, price_terms, streamed_s
+from capacity.estimators.training_terms import Terms, price_terms
 from capacity.estimators.training_time import assemble, evaluation_time, forward_time
+from capacity.estimators.training_traffic import local_of, streamed_s
 from capacity.estimators.training_weights import weights_of
 from capacity.formulas import schedule
 from capacity.planning.space import Kind
