@@ -13,8 +13,9 @@ from capacity.estimators.lowering import Tokens, lower, parameter_count
 from capacity.validation import site_of, validate
 from capacity.validation.memory import measured_bytes, seen_of
 from capacity.validation.row_models import model_of
+from capacity.validation.row_words import rig_of, stack_of
 from capacity.validation.training import predict, step_of
-from capacity.validation.training_rows import read_setup, rig_of, stack_of
+from capacity.validation.training_rows import read_setup
 
 ROW = {
     "id": "site-001", "source": "PyTorch FSDP benchmark 2023", "family": "fsdp", "model": "Llama 2 7B", "hidden": 4096.0,
