@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from capacity import ops
 from capacity.estimators.lowering import Tokens, lower
 from capacity.record import replace
 from capacity.spec.model import Attention, Recurrent
@@ -86,4 +87,4 @@ def prompt(model: ModelSpec, sequences: float, length: float) -> Tokens:
 def next_token(sequences: float, prompt: float, written: float, *, apart: bool) -> Tokens:
     """The pass that gives each sequence the token after `written` ones. apart: as `reads_apart`."""
     keys = written if apart else prompt + written
-    return Tokens(sequences=sequences, queries=1.0, past=max(keys - 1.0, 0.0), encoder=prompt, encoded=True)
+    return Tokens(sequences=sequences, queries=1.0, past=ops.maximum(keys - 1.0, 0.0), encoder=prompt, encoded=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from capacity import ops
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import schedule
 
@@ -20,12 +21,13 @@ def first_token_s(load: Load, step: float, work: float, prompt: float, decoding:
     front = total({"front end": front, "tokens": scaled(engine.front_end_token_s, tokens)})
     each = load.each
     looks = scaled(step, 0.5 * load.service.receive_steps)
-    if engine.prefill_first and not load.service.spread:
+    spread = ops.anywhere(load.service.spread)
+    if engine.prefill_first and not spread:
         waiting = schedule.lock_step_wait_s(work, each)
     else:
         waiting = schedule.prompt_queue_wait_s(work, decoding, each)
-        waiting = waiting if load.service.spread else schedule.group_wait_s(work, each, waiting)
-    burst = schedule.burst_wait_s(work, max(load.workload.concurrency / load.plan.attention_dp, each))
+        waiting = waiting if spread else schedule.group_wait_s(work, each, waiting)
+    burst = schedule.burst_wait_s(work, ops.maximum(load.workload.concurrency / load.plan.attention_dp, each))
     return schedule.time_to_first_token_s(prompt, looks, waiting, burst, load.service.burst, front)
 
 

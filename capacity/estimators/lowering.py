@@ -86,7 +86,7 @@ def _lower(model: ModelSpec, tokens: Tokens, mtp: bool) -> Iterator[Op]:
         sequences, queries, _ = shapes[conv.stack]
         positions = conv.positions if conv.stack != "vision" or tokens.patches is None else tokens.patches
         # An encoder that has run already is not fed again.
-        yield _convolution(conv, sequences * positions if queries else 0.0)
+        yield _convolution(conv, sequences * positions if column.anywhere(queries) else 0.0)
     for frequencies in model.rotary:
         # Positions times frequencies, then a cosine and a sine of each: element-wise in current code.
         _, queries, _ = shapes["decoder"]

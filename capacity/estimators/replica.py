@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from capacity import ops
 from capacity.estimators import feeding
+from capacity.estimators.case import whole
 from capacity.estimators.replica_layout import replica_plan
 from capacity.estimators.replica_memory import room_of
 from capacity.estimators.serving_time import (
@@ -96,24 +98,25 @@ def load_replica(
     """A replica at a steady load: the user's layout or the smallest, its memory and its times."""
     plan = plan or replica_plan(case, model, workload, cluster, service)
     engine = service.engine
-    per_node = min(cluster.devices_per_node, int(plan.devices))
+    per_node = ops.minimum(cluster.devices_per_node, whole(plan.devices))
     # A replica on part of a node answers for that part of the host.
     host = cluster.host_w * per_node / cluster.devices_per_node
     machine = machine_of(cluster, service)
-    cluster = replace(cluster, devices_per_node=per_node, nodes=max(int(-(-plan.devices // per_node)), 1), host_w=host)
+    nodes = whole(ops.maximum(ops.ceil(plan.devices / per_node), 1.0))
+    cluster = replace(cluster, devices_per_node=whole(per_node), nodes=nodes, host_w=host)
     parts, room = room_of(case, model, workload, plan, cluster, service)
     fits = room.holds
     ranks = plan.attention_dp
-    running = schedule.running_sequences(workload.concurrency, room.requests * ranks) if fits else workload.concurrency
-    running = max(running, ranks)
+    held = schedule.running_sequences(workload.concurrency, room.requests * ranks)
+    running = ops.maximum(ops.where(fits, held, workload.concurrency), ranks)
     parts["KV cache"] = memory.kv_cache_bytes(running / ranks * room.context, room.token_bytes, 1.0)
-    if room.state_bytes:
+    if ops.anywhere(room.state_bytes):
         parts["recurrent state"] = scaled(room.state_bytes, running / ranks)
     if feeding.generates(model):
         each = decoding = running / ranks
         known = workload.prompt_len * service.prefix_hit
-        fresh = max(workload.prompt_len - known, 1.0)
-        if service.prefill_workers:
+        fresh = ops.maximum(workload.prompt_len - known, 1.0)
+        if service.pooled:
             prompt = prefill(Prompt(model, service.prefill_plan, machine, fresh, known, engine.chunk_tokens), engine)
             work = {"apart": 0.0}
             step, decoding, busy = _handed_step(model, plan, machine, workload, service, each, total(prompt))
@@ -130,11 +133,11 @@ def load_replica(
             busy = busy_of(found, machine, engine.law).with_share(
                 busy_of([*read.chunk, *read.core], machine, engine.law), others * read.chunks
             )
-        if room.offload is not None and not service.prefill_workers:
+        if room.offload is not None and not service.pooled:
             from capacity.estimators.serving_offload import with_host
 
             step, prompt = with_host(model, workload, cluster, room, each, read.chunks, step, prompt, plan.tp * plan.pp)
-        if plan.pp > 1.0 and not service.prefill_workers:
+        if ops.anywhere(plan.pp > 1.0) and not service.pooled:
             # Chunks of one prompt follow each other through the stages.
             passed = schedule.pipelined_share(read.chunks, plan.pp)
             prompt = {name: scaled(value, passed) for name, value in prompt.items()}
@@ -144,7 +147,7 @@ def load_replica(
         prompt = step = work = one_pass(found, engine)
         busy = busy_of(found, machine, engine.law)
     hand_over = 0.0
-    if service.prefill_workers and feeding.generates(model):
+    if service.pooled and feeding.generates(model):
         # A rank sends what its peers of the other pool hold of the prompt's keys and values.
         moved = workload.prompt_len * room.token_bytes + room.state_bytes
         hand_over = collectives.point_to_point_time_s(moved, machine.link(plan.devices + 1e9), HAND_OVER_S)
@@ -196,7 +199,7 @@ def _handed_step(
     for _ in range(_SETTLING):
         decoding = total(step) * workload.output_len / (1.0 + service.accepted)
         away = prompt + schedule.pool_wait_s(prompt, servers, requests, decoding)
-        found = max(each * decoding / (decoding + away), 1.0)
+        found = ops.maximum(each * decoding / (decoding + away), 1.0)
         # Half of the way at a time: a shorter step sends requests back sooner.
         decoding_each = (decoding_each * found) ** 0.5
         step = step_of(decoding_each)

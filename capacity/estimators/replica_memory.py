@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import inf
 
+from capacity import ops
 from capacity.estimators import feeding
 from capacity.estimators.lowering import active_parameter_count, lower
 from capacity.estimators.sharding import shard_replica
@@ -73,12 +74,14 @@ class Room(Record):
     @property
     def requests(self) -> float:
         """Requests that fit: any number where a request keeps nothing."""
-        return schedule.held_requests(self.left_bytes, self.request_bytes) if self.request_bytes else inf
+        if not ops.anywhere(self.request_bytes):
+            return inf
+        return schedule.held_requests(self.left_bytes, self.request_bytes)
 
     @property
     def holds(self) -> bool:
         """Whether one request fits at all."""
-        return self.left_bytes > 0.0 and self.requests >= 1.0
+        return (self.left_bytes > 0.0) & (self.requests >= 1.0)
 
 
 def room_of(
@@ -86,16 +89,21 @@ def room_of(
 ) -> tuple[dict[str, float], Room]:
     """Fixed memory parts of a device, and what it has left for requests."""
     # Each device compared with, and each quantity that looks at other layouts, asks for the same few.
-    key = (id(model), plan.tp, plan.pp, plan.ep, plan.attention_dp)
-    held = case.footprints.get(key)
-    if held is None or held.workload is not workload or held.formats is not service.formats:
-        held = case.footprints[key] = footprint(model, workload, plan, service.formats)
+    sizes = (plan.tp, plan.pp, plan.ep, plan.attention_dp)
+    if any(map(ops.is_column, sizes)):
+        held = footprint(model, workload, plan, service.formats)
+    else:
+        key = (id(model), *sizes)
+        known = case.footprints.get(key)
+        if known is None or known.workload is not workload or known.formats is not service.formats:
+            known = case.footprints[key] = footprint(model, workload, plan, service.formats)
+        held = known
     parts = dict(held.parts)
-    groups = COMMUNICATOR_BYTES if plan.tp * plan.pp * plan.attention_dp > 1.0 else 0.0
+    groups = ops.where(plan.tp * plan.pp * plan.attention_dp > 1.0, COMMUNICATOR_BYTES, 0.0)
     parts["runtime"] = sourced(case.profile.context_bytes + groups, "runtime context")
     if service.engine.weight_copies > 1.0 and service.formats[""][1] < 2.0:
         parts["repacked weights"] = scaled(parts["weights"], service.engine.weight_copies - 1.0)
-    if service.adapters:
+    if ops.anywhere(service.adapters):
         parts["adapters"] = scaled(held.adapter_elements * 2.0 * service.adapter_rank, service.adapters)
     context = workload.prompt_len + workload.output_len * service.engine.reserved
     if service.offload is not None:
@@ -125,13 +133,13 @@ def _with_host(
         # As little as lets the rest, and the requests asked for, fit.
         room = service.room_for(cluster.device, 0.0)
         asked = (held.token_bytes * context + held.state_bytes) * workload.concurrency / plan.attention_dp
-        moved = min(max(sum(parts.values()) + asked - room, moved), whole)
+        moved = ops.minimum(ops.maximum(sum(parts.values()) + asked - room, moved), whole)
     else:
-        moved = max(moved, whole * kept.weights)
+        moved = ops.maximum(moved, whole * kept.weights)
     parts["weights"] = whole - moved
     left = service.room_for(cluster.device, sum(parts.values()))
     table = step_table(model, 1.0, workload.prompt_len, workload.output_len)
-    routed = sum(op.count * op.active * op.weight_elements for op in table if op.copies != 1.0)
+    routed = sum(op.count * op.active * op.weight_elements for op in table if ops.anywhere(op.copies != 1.0))
     active = routed if kept.experts else active_parameter_count(table) * moved / whole
     flop = 2.0 * active / (plan.tp * plan.pp)
     return parts, Room(
@@ -153,15 +161,18 @@ def footprint(model: ModelSpec, workload: Workload, plan: Plan, formats: dict[st
         elements = whole.count * op.copies * op.weight_elements
         weights[whole.part] = weights.get(whole.part, 0.0) + memory.weight_bytes(elements, width, stages)
         if takes_adapter(op):
-            adapter += whole.count * (op.n + op.k) / stages
+            adapter = adapter + whole.count * (op.n + op.k) / stages
         if op.kind == "attention":
             held = memory.cached_tokens(1.0, op.keys, op.window)
-            cache += whole.count * held * op.cache_elements / plan.pp * kv_width
+            cache = cache + whole.count * held * op.cache_elements / plan.pp * kv_width
         elif op.kind == "scan":
-            state += whole.count * op.heads * op.key_size * op.value_size * STATE_BYTES / plan.pp
+            state = state + whole.count * op.heads * op.key_size * op.value_size * STATE_BYTES / plan.pp
     parts = {"weights": total(weights)}
-    widest = max((op.n for op in table if op.kind == "gemm" and op.part != "head"), default=model.hidden)
-    batch_tokens = min(ACTIVATION_TOKENS, workload.prompt_len * workload.concurrency)
+    widths = [op.n for op in table if op.kind == "gemm" and op.part != "head"]
+    widest = widths[0] if widths else model.hidden
+    for width in widths:
+        widest = ops.maximum(widest, width)
+    batch_tokens = ops.minimum(ACTIVATION_TOKENS, workload.prompt_len * workload.concurrency)
     parts["activations"] = memory.ffn_activation_bytes(batch_tokens, widest, 2.0, plan.tp, 2.0)
     return Footprint(parts, cache / context, state, workload, formats, weights.get("expert", 0.0), adapter)
 

@@ -247,8 +247,8 @@ def _replica(case: Case, model: ModelSpec, serve: Workload, cluster: Cluster, se
 
     tp = case.number("rollout_tp", "1", 1.0, 4096.0, whole=True)
     if tp is None:
-        fewest = fewest_replica(case, model, serve, cluster, service)
-        plan = fewest or Plan(tp=float(cluster.devices_per_node))
+        plan, holds = fewest_replica(case, model, serve, cluster, service)
+        plan = plan if holds else Plan(tp=float(cluster.devices_per_node))
     else:
         layout.check_heads(model, tp)
         plan = Plan(tp=tp)

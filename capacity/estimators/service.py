@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from capacity import ops
 from capacity.errors import InputError
+from capacity.estimators import feeding
 from capacity.estimators.first_token import first_token_s, handed_token_s
 from capacity.estimators.intervals import Value
+from capacity.estimators.refusal import refuse
 from capacity.estimators.replica import load_replica
 from capacity.estimators.standby import standby_values
 from capacity.formula import scaled, sourced, total
@@ -84,8 +87,8 @@ class Point(Record):
 
     def keeps(self, promise: Promise) -> bool:
         """Whether the promise is held."""
-        full = self.load.running < self.load.workload.concurrency
-        return self.ttft_high_s <= promise.ttft_s and self.tpot_high_s <= promise.tpot_s and not full
+        room = self.load.running >= self.load.workload.concurrency
+        return (self.ttft_high_s <= promise.ttft_s) & (self.tpot_high_s <= promise.tpot_s) & room
 
 
 def point(case: Case, workload: Workload, service: Service, load: Load, running: float, percentile: float) -> Point:
@@ -95,7 +98,8 @@ def point(case: Case, workload: Workload, service: Service, load: Load, running:
         load.model,
         replace(workload, concurrency=running),
         case.cluster,
-        replace(service, burst=0.0, spread=service.spread or 0.2),  # requests come one by one
+        # Requests come one by one, and are not all of one length.
+        replace(service, burst=0.0, spread=service.spread if ops.anywhere(service.spread) else 0.2),
         replace(load.plan, dp=1.0),
     )
     step, work, prompt = total(one.step), scaled(total(one.work), 1.0 / one.plan.pp), total(one.prompt)
@@ -103,11 +107,9 @@ def point(case: Case, workload: Workload, service: Service, load: Load, running:
     decoding = scaled(step, workload.output_len / per_step)
     token = schedule.time_per_output_token_s(step, work, workload.output_len, one.each, 1.0, per_step)
     first = (
-        handed_token_s(one, prompt, decoding)
-        if service.prefill_workers
-        else first_token_s(one, step, work, prompt, decoding)
+        handed_token_s(one, prompt, decoding) if service.pooled else first_token_s(one, step, work, prompt, decoding)
     )
-    quiet = min(first, prompt + service.engine.front_end_s)
+    quiet = ops.minimum(first, prompt + service.engine.front_end_s)
     rate = schedule.requests_per_s(one.running, schedule.request_time_s(first, token, workload.output_len))
     return Point(
         one,
@@ -119,30 +121,38 @@ def point(case: Case, workload: Workload, service: Service, load: Load, running:
     )
 
 
-def best_point(case: Case, workload: Workload, service: Service, load: Load, promise: Promise) -> Point | None:
-    """The most requests in flight on one replica that still hold the promise, None where not even one does.
+def best_point(case: Case, workload: Workload, service: Service, load: Load, promise: Promise) -> Point:
+    """The most requests in flight on one replica that still hold the promise; refused where not even one does.
 
     A concurrency that was asked for is the most an engine admits.
     """
-    least, most = 1.0, 1.0
-    admitted = min(workload.concurrency, _MOST) if "concurrency" in case.request else _MOST
-    best = point(case, workload, service, load, 1.0, promise.percentile)
-    if not best.keeps(promise):
-        return None
-    while most < admitted:
-        most = min(most * 2.0, admitted)
-        found = point(case, workload, service, load, most, promise.percentile)
-        if not found.keeps(promise):
-            break
-        least, best = most, found
-    while most - least > max(least * 0.03, 1.0):
-        middle = (least + most) // 2.0
-        found = point(case, workload, service, load, middle, promise.percentile)
-        if found.keeps(promise):
-            least, best = middle, found
-        else:
-            most = middle
-    return best
+
+    def at(running: float) -> Point:
+        return point(case, workload, service, load, running, promise.percentile)
+
+    alone = at(1.0)
+    name = load.cluster.device.name
+    refuse(
+        alone.keeps(promise) == False,  # noqa: E712 - a column has no `not`
+        lambda row: (
+            f"one request alone takes {row(alone.ttft_high_s):.3g} s to its first token and "
+            f"{row(alone.tpot_high_s) * 1e3:.3g} ms a token on {row(replica_devices(load)):g} x {name}: the promise of "
+            f"{row(promise.ttft_s):g} s and {row(promise.tpot_s) * 1e3:g} ms cannot be kept; relax it, give more tensor "
+            "parallelism or a faster device"
+        ),
+    )
+    admitted = ops.minimum(workload.concurrency, _MOST) if "concurrency" in case.request else _MOST
+    # Doubled until the promise breaks, then halved; of columns every row goes its own way.
+    least, most, more = 1.0, 1.0, alone.keeps(promise)
+    while ops.anywhere(more := more & (most < admitted)):
+        most = ops.where(more, ops.minimum(most * 2.0, admitted), most)
+        more = more & at(most).keeps(promise)
+        least = ops.where(more, most, least)
+    while ops.anywhere(most - least > ops.maximum(least * 0.03, 1.0)):
+        middle = ops.where(most - least > ops.maximum(least * 0.03, 1.0), (least + most) // 2.0, least)
+        kept = at(middle).keeps(promise)
+        least, most = ops.where(kept, middle, least), ops.where(kept, most, middle)
+    return at(least)
 
 
 def service_values(case: Case, workload: Workload, service: Service, load: Load) -> dict[str, Value]:
@@ -150,26 +160,25 @@ def service_values(case: Case, workload: Workload, service: Service, load: Load)
     promise = read_promise(case)
     if promise is None:
         return {}
-    best = best_point(case, workload, service, load, promise)
-    if best is None:
-        alone = point(case, workload, service, load, 1.0, promise.percentile)
+    if not feeding.generates(load.model):
         raise InputError(
-            f"one request alone takes {alone.ttft_high_s:.3g} s to its first token and {alone.tpot_high_s * 1e3:.3g} ms a "
-            f"token on {best_name(load)}: the promise of {promise.ttft_s:g} s and {promise.tpot_s * 1e3:g} ms cannot be kept; "
-            "relax it, give more tensor parallelism or a faster device"
+            f"--request-rate is promised of models that write, and {load.model.name} answers in one pass: see its rate of "
+            "batches without it"
         )
-    each = load.plan.tp * load.plan.pp * load.plan.attention_dp
+    best = best_point(case, workload, service, load, promise)
+    each = replica_devices(load)
     pool = service.prefill_workers * service.prefill_plan.devices
     replicas = schedule.replicas_needed(promise.rate, best.rate)
     devices = replicas * (each + pool)
+    share = "the asked-for share" if ops.is_column(promise.percentile) else f"{promise.percentile:.0%}"
     values = {
         "replicas": Value(replicas, "1", "that hold the promise at the peak"),
         "replicas_with_spare": Value(replicas + 1.0, "1", "that still hold it when one has failed"),
         "service_devices": Value(devices + each + pool, "1", "with the spare replica"),
         "requests_per_s_per_replica": Value(best.rate, "1/s", "at most, under the promise"),
         "concurrency_per_replica": Value(best.load.running, "1", "requests in flight then"),
-        "ttft_at_percentile": Value(best.ttft_high_s, "s", f"{promise.percentile:.0%} of requests at a full replica"),
-        "tpot_at_percentile": Value(best.tpot_high_s, "s", f"{promise.percentile:.0%} of requests at a full replica"),
+        "ttft_at_percentile": Value(best.ttft_high_s, "s", f"{share} of requests at a full replica"),
+        "tpot_at_percentile": Value(best.tpot_high_s, "s", f"{share} of requests at a full replica"),
         "utilisation_at_peak": Value(
             promise.rate / ((replicas + 1.0) * best.rate), "fraction", "with the spare running"
         ),
@@ -192,19 +201,20 @@ def service_values(case: Case, workload: Workload, service: Service, load: Load)
     return values
 
 
-def best_name(load: Load) -> str:
-    """A replica in words."""
-    return f"{load.plan.tp * load.plan.pp * load.plan.attention_dp:g} x {load.cluster.device.name}"
+def replica_devices(load: Load) -> float:
+    """Devices of one replica."""
+    return load.plan.tp * load.plan.pp * load.plan.attention_dp
 
 
 def token_prices(point: Point, usd_per_device_s: float, devices: float, rate: float) -> dict[str, Value]:
     """Money for a million tokens of prompts and of answers apart, by the time each takes of the devices."""
     load, work = point.load, point.load.workload
-    if load.service.prefill_workers:
+    if load.service.pooled:
         pool = load.service.prefill_workers * load.service.prefill_plan.devices
         reading = pool / (pool + load.plan.tp * load.plan.pp * load.plan.attention_dp)
     else:
-        prompt = total(load.work) or total(load.prompt)
+        prompt = total(load.work)
+        prompt = prompt if ops.anywhere(prompt) else total(load.prompt)
         decode = total(load.step) * work.output_len / (1.0 + load.service.accepted) / load.each
         reading = prompt / (prompt + decode)
     spent = usd_per_device_s * devices / rate
@@ -234,9 +244,7 @@ def day_curve(night: float) -> list[float]:
 def cold_start_s(load: Load) -> float:
     """Seconds from a started machine to the first answer: weights from storage, then the engine's warm-up."""
     rate = load.cluster.storage_bytes_per_s or STORAGE_BYTES_PER_S
-    held = load.memory["weights"] * min(
-        load.plan.tp * load.plan.pp * load.plan.attention_dp, load.cluster.devices_per_node
-    )
+    held = load.memory["weights"] * ops.minimum(replica_devices(load), load.cluster.devices_per_node)
     return total(
         {
             "weights": traffic.loading_time_s(held, sourced(rate, "storage of a node")),

@@ -30,19 +30,7 @@ if TYPE_CHECKING:
 
 def serving_section(case: Case, *, alone: bool = False) -> tuple[Section, dict[str, dict[str, float]]]:
     """The verdict, quantities and breakdowns of serving, and what makes their intervals."""
-    workload, service = read_service(case)
-    load = load_replica(case, case.model, workload, case.cluster, service)
-    variants = tuple(
-        account_of(case, load_replica(case, shape, workload, case.cluster, service, plan=load.plan))({})
-        for shape in case.shapes
-    )
-    account = _told(case, load)
-    quantities, sensitivities = with_intervals(account, _uncertain(case, service), variants)
-    if any(name in case.request for name in ("request_rate", "ttft_slo", "tpot_slo", "percentile", "night")):
-        from capacity.estimators.service import service_values
-
-        found, _ = with_intervals(lambda _: service_values(case, workload, service, load), ())
-        quantities |= found
+    load, quantities, sensitivities = served(case)
     section = Section(
         title="Serving",
         verdict=_verdict(load, quantities),
@@ -59,6 +47,24 @@ def serving_section(case: Case, *, alone: bool = False) -> tuple[Section, dict[s
         warnings=_warnings(case, load),
     )
     return section, sensitivities
+
+
+def served(case: Case, *, intervals: bool = True) -> tuple[Load, dict[str, Quantity], dict[str, dict[str, float]]]:
+    """The replica, every quantity with its interval, and what makes these; of a case of columns, columns."""
+    workload, service = read_service(case)
+    load = load_replica(case, case.model, workload, case.cluster, service)
+    variants = tuple(
+        account_of(case, load_replica(case, shape, workload, case.cluster, service, plan=load.plan))({})
+        for shape in case.shapes
+    )
+    uncertain = _uncertain(case, service) if intervals else ()
+    quantities, sensitivities = with_intervals(_told(case, load), uncertain, variants)
+    if any(name in case.request for name in ("request_rate", "ttft_slo", "tpot_slo", "percentile", "night")):
+        from capacity.estimators.service import service_values
+
+        found, _ = with_intervals(lambda _: service_values(case, workload, service, load), ())
+        quantities |= found
+    return load, quantities, sensitivities
 
 
 def serving_quantities(case: Case) -> tuple[Load, dict[str, Quantity]]:
@@ -92,7 +98,7 @@ def _told(case: Case, load: Load) -> Account:
 def _uncertain(case: Case, service: Service) -> tuple[Uncertain, ...]:
     served = service.engine.law_name == "served"
     alone = "cores" if processor(case.cluster.device) == "CPU" else "single"
-    token, first = ("tpot_pools", "ttft_pools") if service.prefill_workers else ("tpot", "ttft")
+    token, first = ("tpot_pools", "ttft_pools") if service.pooled else ("tpot", "ttft")
     uncertain = [
         composed_interval("step time", token if served else f"{alone}_token", case.profile),
         composed_interval("prompt time", "prompt" if served else f"{alone}_prompt", case.profile),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, nan
 
+from capacity import ops
 from capacity.estimators import feeding
 from capacity.estimators.first_token import first_token_s, handed_token_s
 from capacity.estimators.formats import FORMATS
@@ -43,7 +44,7 @@ def _generation(case: Case, load: Load, alone: bool) -> Account:
     moved = load.memory["weights"] * _touched(table, load.running) + kept
     shared = _shared(case, load, table, moved, alone)
     whole = room_of(case, load.model, workload, Plan(), load.cluster, service)[1]
-    together = service.engine.prefill_first and not service.spread
+    together = service.engine.prefill_first and not ops.anywhere(service.spread)
     per_step = sourced(1.0 + service.accepted, "tokens a step gives")
 
     def quantities(factor: Mapping[str, float]) -> dict[str, Value]:
@@ -54,15 +55,15 @@ def _generation(case: Case, load: Load, alone: bool) -> Account:
         token = schedule.time_per_output_token_s(step, work, length, load.each, 0.5 if together else 1.0, per_step)
         # What is uncertain of it is mostly how long an engine lets a request wait, which slows no step.
         decoding = scaled(step, workload.output_len / per_step)
-        if service.prefill_workers:
+        if service.pooled:
             reached = handed_token_s(load, prompt, decoding)
         else:
             reached = first_token_s(load, step, work, prompt, decoding)
         first = scaled(reached, factor.get("waiting", 1.0))
         request = schedule.request_time_s(first, token, workload.output_len)
         # Requests beyond those that memory holds wait for a whole one to finish.
-        rounds = max(workload.concurrency / load.running - 1.0, 0.0)
-        if rounds:
+        rounds = ops.maximum(workload.concurrency / load.running - 1.0, 0.0)
+        if ops.anywhere(rounds):
             first = total({"once it is its turn": first, "until memory is free": scaled(request, rounds)})
         rate = schedule.requests_per_s(scaled(load.running, plan.dp), request)
         output_rate = scaled(rate, sourced(workload.output_len, "output length"))
@@ -78,10 +79,10 @@ def _generation(case: Case, load: Load, alone: bool) -> Account:
             "kv_bytes_per_token": Value(whole.token_bytes, "byte", "averaged over the context, before sharding"),
             "state_bytes_per_request": Value(whole.state_bytes, "byte", "of recurrent layers, before sharding"),
         }
-        if load.room.requests < inf:
+        if ops.anywhere(load.room.requests < inf):
             values["most_concurrent"] = Value(load.room.requests, "1", "requests of this length that fit, each replica")
-        if longest := _longest_context(load):
-            values["longest_context"] = Value(longest, "1", "tokens of a single request")
+        if ops.anywhere(longest := _longest_context(load)):
+            values["longest_context"] = Value(known(longest), "1", "tokens of a single request")
         return values | shared(factor, step, token * per_step, output_rate, "token", "output tokens, prompts included")
 
     return quantities
@@ -94,13 +95,14 @@ def _one_pass(case: Case, load: Load) -> Account:
     batch_mid = total(load.prompt)
     item = "image" if feeding.sees_only(load.model) else "request"
     moved = sum(op.count * op.elements * 2.0 for op in table) / plan.tp + load.memory["weights"]
+    together = "all rows' own" if ops.is_column(load.running) else f"{float(load.running):g}"
     shared = _shared(case, load, table, moved)
 
     def quantities(factor: Mapping[str, float]) -> dict[str, Value]:
         batch = scaled(batch_mid, factor.get("step time", 1.0))
         rate = schedule.requests_per_s(scaled(load.running, plan.dp), batch)
         values = {
-            "latency": Value(batch, "s", f"one batch of {float(load.running):g}"),
+            "latency": Value(batch, "s", f"one batch of {together}"),
             f"{item}s_per_s": Value(rate, "1/s", "all replicas"),
         }
         if item == "request":
@@ -117,9 +119,10 @@ def _touched(table: tuple[Op, ...], tokens: float) -> float:
     read = held = 0.0
     for op in table:
         weights = op.count * op.copies * op.weight_elements
-        held += weights
-        hit = traffic.experts_touched(op.copies, op.active, tokens) / op.copies if op.copies != 1.0 else 1.0
-        read += 0.0 if op.kind == "embedding" else weights * hit
+        held = held + weights
+        routed = ops.anywhere(op.copies != 1.0)
+        hit = traffic.experts_touched(op.copies, op.active, tokens) / op.copies if routed else 1.0
+        read = read + (0.0 if op.kind == "embedding" else weights * hit)
     return read / held
 
 
@@ -133,15 +136,18 @@ def _shared(
     work = model_flop(table)
     active = active_parameter_count(table)
     peak, _ = peak_flop_per_s(cluster.device, FORMATS[load.service.word][1])
-    fewest = None if alone else fewest_replica(case, load.model, load.workload, case.cluster, load.service)
+    fewest = nan
+    if not alone:
+        smallest, holds = fewest_replica(case, load.model, load.workload, case.cluster, load.service)
+        fewest = ops.where(holds, smallest.devices, nan)
 
     def quantities(
         factor: Mapping[str, float], step: float, lasting: float, rate: float, item: str, note: str
     ) -> dict[str, Value]:
-        share = min(moved / (step * cluster.device.memory_bytes_per_s), 1.0)
+        share = ops.minimum(moved / (step * cluster.device.memory_bytes_per_s), 1.0)
         # lasting: of a step with its share of prompts. Stages of a pipeline take turns.
-        products = min(load.busy.compute_s / plan.pp / lasting, 1.0)
-        traffic_share = min(load.busy.memory_s / plan.pp / lasting, 1.0)
+        products = ops.minimum(load.busy.compute_s / plan.pp / lasting, 1.0)
+        traffic_share = ops.minimum(load.busy.memory_s / plan.pp / lasting, 1.0)
         # Prefill workers are taken to draw what those that decode do.
         fleet = 1.0 + pool / plan.devices
         watts = scaled(power_of(cluster, products, traffic_share, factor.get("power", 1.0)), fleet)
@@ -173,21 +179,26 @@ def _shared(
                 scaled(money.usd_per_token(second, plan.devices + pool, rate), 1e6), "USD", note
             )
             values["cost_per_hour"] = Value(second * 3600.0 * (plan.devices + pool), "USD", "all replicas")
-        if load.room.host_bytes or load.room.host_token_bytes:
+        if ops.anywhere(load.room.host_bytes) or ops.anywhere(load.room.host_token_bytes):
             cached = load.room.host_token_bytes * load.room.context * load.running
             kept = load.room.host_bytes * ranks + cached
-            values["offloaded_per_node"] = Value(kept, "byte", "of a replica, that its host keeps")
-        if fewest is not None:
-            values["fewest_devices"] = Value(fewest.devices, "1", "that hold the weights and one request")
+            values["offloaded_per_node"] = Value(known(kept), "byte", "of a replica, that its host keeps")
+        if ops.anywhere(fewest == fewest):
+            values["fewest_devices"] = Value(fewest, "1", "that hold the weights and one request")
         return values
 
     return quantities
 
 
-def _longest_context(load: Load) -> float | None:
-    """Tokens of a single request that has the replica to itself, as far as the model was built for; None without any limit."""
-    built_for = load.model.max_positions or None
-    if not load.room.token_bytes:
+def known(value: float) -> float:
+    """A value, in rows of a column where it is nought NaN: a quantity that these rows have not."""
+    return ops.where(value != 0.0, value, nan) if ops.is_column(value) else value
+
+
+def _longest_context(load: Load) -> float:
+    """Tokens of a single request that has the replica to itself, as far as the model was built for; 0 without any limit."""
+    built_for = load.model.max_positions
+    if not ops.anywhere(load.room.token_bytes):
         return built_for
-    held = max(load.room.left_bytes - load.room.state_bytes, 0.0) / load.room.token_bytes
-    return held if built_for is None else min(held, built_for)
+    held = ops.maximum(load.room.left_bytes - load.room.state_bytes, 0.0) / load.room.token_bytes
+    return ops.minimum(held, built_for) if ops.anywhere(built_for) else held

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import inf
 
+from capacity import ops
 from capacity.errors import InputError
 from capacity.estimators import feeding, layout
 from capacity.estimators.assumptions import one_of
@@ -73,14 +74,20 @@ class Service(Record):
     def room_for(self, device: Device, parts: float) -> float:
         """Bytes of one device that are left for requests beside its fixed parts."""
         left = self.usable_bytes(device) - parts - self.engine.runtime_bytes
-        return max(left * self.engine.free_share, 0.0)
+        return ops.maximum(left * self.engine.free_share, 0.0)
+
+    @property
+    def pooled(self) -> bool:
+        """Whether prompts have workers of their own."""
+        return ops.anywhere(self.prefill_workers)
 
 
 def read_service(case: Case) -> tuple[Workload, Service]:
     """The load, and how it is served."""
     take, note = case.assumptions.take, case.assumptions.note
-    generates, longest = feeding.generates(case.model), feeding.longest(case.model) or inf
-    usual = min(1024.0, longest * 0.75 // 1.0) if generates else min(512.0, longest)
+    generates, longest = feeding.generates(case.model), feeding.longest(case.model)
+    longest = longest if ops.anywhere(longest) else inf
+    usual = ops.minimum(1024.0, ops.floor(longest * 0.75)) if generates else ops.minimum(512.0, longest)
     prompt = take(
         "prompt length",
         case.number("prompt_len", "1", 1.0, 1e8, whole=True),
@@ -93,7 +100,7 @@ def read_service(case: Case) -> tuple[Workload, Service]:
         output = take(
             "output length",
             case.number("output_len", "1", 1.0, 1e7, whole=True),
-            min(256.0, longest - usual),
+            ops.minimum(256.0, longest - usual),
             "1",
             "a usual answer",
         )
@@ -182,7 +189,7 @@ def _habits(case: Case) -> dict[str, Any]:
     take = case.assumptions.take
     found: dict[str, Any] = {
         "spread": take("length spread", case.number("length_spread", "1", 0.0, 1.0), 0.2, "1", "lengths from 0.8 to 1"),
-        "variation": case.number("output_variation", "1", 0.0, 3.0) or 0.0,
+        "variation": _or(case.number("output_variation", "1", 0.0, 3.0), 0.0),
         "burst": take(
             "opening burst",
             case.number("burst", "1", 0.0, 1.0),
@@ -190,14 +197,14 @@ def _habits(case: Case) -> dict[str, Any]:
             "1",
             "one round of ten comes at once and is slow to come apart",
         ),
-        "prefix_hit": case.number("prefix_hit", "1", 0.0, 1.0) or 0.0,
-        "receive_steps": case.number("receive_steps", "1", 1.0, 1000.0, whole=True) or 1.0,
+        "prefix_hit": _or(case.number("prefix_hit", "1", 0.0, 1.0), 0.0),
+        "receive_steps": _or(case.number("receive_steps", "1", 1.0, 1000.0, whole=True), 1.0),
     }
     found["sampled"] = one_of("--sampling", case.request.get("sampling"), ("sampled", "greedy")) != "greedy"
     workers = case.number("prefill_workers", "1", 1.0, 4096.0, whole=True)
-    if workers:
+    if workers is not None:
         sizes = {
-            name: case.number(f"prefill_{name}", "1", 1.0, 4096.0, whole=True) or 1.0
+            name: _or(case.number(f"prefill_{name}", "1", 1.0, 4096.0, whole=True), 1.0)
             for name in ("tp", "ep", "attention_dp")
         }
         pool = Plan(tp=sizes["tp"], ep=sizes["ep"], attention_dp=sizes["attention_dp"])
@@ -207,14 +214,14 @@ def _habits(case: Case) -> dict[str, Any]:
     elif any(f"prefill_{name}" in case.request for name in ("tp", "ep", "attention_dp")):
         raise InputError("a layout of prefill workers is given without --prefill-workers: say how many there are")
     adapters = case.number("adapters", "1", 1.0, 1e5, whole=True)
-    if adapters:
+    if adapters is not None:
         rank = take(
             "rank of adapters", case.number("lora_rank", "1", 1.0, 4096.0, whole=True), 16.0, "1", "a usual rank"
         )
         found |= {"adapters": adapters, "adapter_rank": rank}
         case.assumptions.note("adapters", adapters, "1", "user", "of attention and dense layers, in 16 bits")
     drafted = case.number("draft_tokens", "1", 1.0, 64.0, whole=True)
-    if drafted:
+    if drafted is not None:
         rate = take(
             "acceptance", case.number("acceptance", "1", 0.0, 0.999), 0.7, "1", "of a draft token, a usual rate"
         )
@@ -223,3 +230,7 @@ def _habits(case: Case) -> dict[str, Any]:
     elif "acceptance" in case.request:
         raise InputError("--acceptance is given without --draft-tokens: say how many tokens are drafted")
     return found
+
+
+def _or(given: float | None, usual: float) -> float:
+    return usual if given is None else given

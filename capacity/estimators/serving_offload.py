@@ -6,6 +6,7 @@ link while the device computes.
 
 from __future__ import annotations
 
+from capacity import ops
 from capacity.errors import InputError
 from capacity.estimators import feeding
 from capacity.estimators.assumptions import one_of
@@ -76,7 +77,7 @@ def read_offload(case: Case, engine: Engine) -> Offload | None:
     link = OLD_LINK_BYTES_PER_S if (case.cluster.device.year or OLD_YEAR) < OLD_YEAR else LINK_BYTES_PER_S
     if one_of("--offload-to", case.request.get("offload_to"), ("cpu", "nvme")) == "nvme":
         drives = case.cluster.nvme_bytes_per_s or DRIVE_BYTES_PER_S
-        link, memory = min(link, drives), min(memory, drives)
+        link, memory = ops.minimum(link, drives), ops.minimum(memory, drives)
     share = case.number("host_share", "1", 0.0, 1.0)
     if share is not None and "weights" not in kept:
         raise InputError("--host-share is of weights, which the host does not keep: add --offload weights")
@@ -106,10 +107,11 @@ def with_host(
     kept = room.offload
     assert kept is not None
     step, prompt = dict(step), dict(prompt)
-    beside = min(devices, float(cluster.devices_per_node))
+    beside = ops.minimum(devices, cluster.devices_per_node * 1.0)
     memory = sourced(kept.memory_bytes_per_s / beside, "a device's share of the host's memory")
     link = sourced(kept.link_bytes_per_s, "link to the host")
-    if room.host_bytes:
+    some = room.host_bytes > 0.0
+    if ops.anywhere(some):
         share = room.host_bytes / room.weight_bytes
         if kept.computes:
             cores = load_engine("llama.cpp", "CPU").law
@@ -123,13 +125,13 @@ def with_host(
             else:
                 step = {part: scaled(value, 1.0 - share) for part, value in step.items()}
                 layers = layers * share
-            step["host"] = schedule.host_layers_s(
-                read, memory, cores.bandwidth["gemm"], layers, cores.launch_s["layer"]
-            )
-            prompt["host"] = schedule.host_prompt_s(
+            mine = schedule.host_layers_s(read, memory, cores.bandwidth["gemm"], layers, cores.launch_s["layer"])
+            step["host"] = ops.where(some, mine, 0.0)
+            mine = schedule.host_prompt_s(
                 room.host_bytes, link, chunks, room.host_flop_per_token * workload.prompt_len,
                 kept.flop_per_s / beside, cores.peak["gemm"],
             )  # fmt: skip
+            prompt["host"] = ops.where(some, mine, 0.0)
         else:
             step["host link"] = schedule.link_wait_s(total(step), room.host_bytes, link)
             prompt["host link"] = scaled(schedule.link_wait_s(total(prompt) / chunks, room.host_bytes, link), chunks)
@@ -145,11 +147,10 @@ def _read_share(model: ModelSpec, workload: Workload, tokens: float, *, experts:
     """Share of what the host keeps that a step of `tokens` tokens reads: experts nobody chose are left."""
     read = held = 0.0
     for op in step_table(model, tokens, workload.prompt_len, workload.output_len):
-        if op.kind == "embedding" or (experts and op.copies == 1.0):
+        routed = ops.anywhere(op.copies != 1.0)
+        if op.kind == "embedding" or (experts and not routed):
             continue
         weights = op.count * op.copies * op.weight_elements
-        held += weights
-        read += weights * (
-            traffic.experts_touched(op.copies, op.active, tokens) / op.copies if op.copies != 1.0 else 1.0
-        )
-    return read / held if held else 1.0
+        held = held + weights
+        read = read + weights * (traffic.experts_touched(op.copies, op.active, tokens) / op.copies if routed else 1.0)
+    return read / held if ops.anywhere(held) else 1.0

@@ -28,16 +28,16 @@ def decode_kernels(
     model: ModelSpec, plan: Plan, machine: Machine, running: float, prompt_len: float, written: float, drafted: float
 ) -> list[Kernel]:
     """Kernels of a step for `running` sequences of each attention rank, `written` tokens into their answers."""
-    running = max(running / plan.pp, 1.0)
+    running = ops.maximum(running / plan.pp, 1.0)
     apart = feeding.reads_apart(model)
     tokens = feeding.next_token(running, prompt_len, written, apart=apart)
-    if drafted:
+    if ops.anywhere(drafted):
         # Drafts are checked in one pass: as many sequences of one token each, which read one cache together.
         checked = feeding.next_token(running * (1.0 + drafted), prompt_len, written, apart=apart)
         once = kernels(lower(model, tokens), running, plan, machine)
         many = kernels(lower(model, checked), running * (1.0 + drafted), plan, machine)
-        found = [a if a.part in _BY_SEQUENCE else b for a, b in zip(once, many, strict=True)]
-        running *= 1.0 + drafted
+        found = by_token(many) + [kernel for kernel in once if kernel.part in _BY_SEQUENCE]
+        running = running * (1.0 + drafted)
     else:
         found = kernels(lower(model, tokens), running, plan, machine)
     return found + small_kernels(model) + collectives(model, running, plan, machine)
@@ -178,7 +178,7 @@ def read_kernels(model: ModelSpec, plan: Plan, machine: Machine, tokens: float, 
 
 def _fed(model: ModelSpec, tokens: float, past: float) -> Tokens:
     fed = feeding.prompt(model, 1.0, tokens)
-    return fed if not past else Tokens(sequences=1.0, queries=tokens, past=past, logits=1.0)
+    return fed if not ops.anywhere(past) else Tokens(sequences=1.0, queries=tokens, past=past, logits=1.0)
 
 
 def mixed_kernels(model: ModelSpec, plan: Plan, machine: Machine, tokens: float, decoded: float) -> list[Kernel]:

@@ -5,6 +5,7 @@ Nothing here is fitted: a step law (laws/step.py) says which share of these rate
 
 from __future__ import annotations
 
+from capacity import ops
 from capacity.estimators import feeding
 from capacity.estimators.pricing import peak_flop_per_s, processor
 from capacity.estimators.sharding import shard_replica
@@ -159,9 +160,10 @@ class Machine(Record):
         inside = device.link.bytes_per_s if device.link else SLOT_BYTES_PER_S
         # Cards of a workstation stand in one box, up to as many as its slots.
         box = SLOTS if device.segment in ("consumer", "workstation") else 1
-        if ranks <= max(cluster.devices_per_node, box) or cluster.inter is None:
+        if cluster.inter is None:
             return inside
-        return min(cluster.inter.bytes_per_s, inside)
+        near = ranks <= ops.maximum(cluster.devices_per_node, box)
+        return ops.where(near, inside, min(cluster.inter.bytes_per_s, inside))
 
 
 # Phones, whose datasheet peaks are of the GPU and the neural processor: what the processor cores have of the former.
@@ -181,24 +183,24 @@ def kernels(table: tuple[Op, ...], tokens: float, plan: Plan, machine: Machine) 
     """The kernels of one pass over `tokens` tokens of each attention rank; collectives and small kernels apart."""
     found: list[Kernel] = []
     fused: tuple[object, ...] = ()
-    routed = ""
+    routed: tuple[object, ...] = ()
     for whole in table:
-        if whole.kind == "embedding" or whole.m == 0.0:
+        if whole.kind == "embedding" or ops.everywhere(whole.m == 0.0):
             continue
         op = shard_replica(whole, plan)
-        if op.kind == "gemm" and whole.copies == 1.0:
+        if op.kind == "gemm" and ops.everywhere(whole.copies == 1.0):
             # Maps of the same input are one kernel in every engine: queries, keys and values; gate and up.
             key = (whole.stack, whole.part, whole.shard, whole.k, whole.m, whole.count)
-            alone = key != fused or whole.shard == "row"
+            alone = whole.shard == "row" or not (fused and all(map(_alike, key, fused)))
             fused = key
             found.append(_product(op, machine, 1.0 if alone else 0.0))
-            if machine.adapters and takes_adapter(op):
+            if ops.anywhere(machine.adapters) and takes_adapter(op):
                 found.append(_adapter(op, machine, 2.0 if alone else 0.0))
-            if machine.unpacks and op.m >= UNPACKED_ROWS:
+            if machine.unpacks and ops.anywhere(op.m >= UNPACKED_ROWS):
                 found += _unpacked(op, machine)
         elif op.kind == "gemm":
-            first = routed != f"{whole.stack}{whole.count}"
-            routed = f"{whole.stack}{whole.count}"
+            first = not (routed and all(map(_alike, (whole.stack, whole.count), routed)))
+            routed = (whole.stack, whole.count)
             found.append(_expert(op, whole, tokens * plan.attention_dp, plan, machine, 1.0 if first else 0.0))
         elif op.kind == "attention":
             found.append(_attention(op, machine))
@@ -209,8 +211,13 @@ def kernels(table: tuple[Op, ...], tokens: float, plan: Plan, machine: Machine) 
         else:
             found.append(_elementwise(op, whole, plan, machine))
         if op.part != "expert":
-            routed = ""
+            routed = ()
     return found
+
+
+def _alike(one: object, other: object) -> bool:
+    """Whether two values are the same, of columns in every row."""
+    return one is other or ops.everywhere(one == other)
 
 
 def _product(op: Op, machine: Machine, launches: float) -> Kernel:
@@ -233,13 +240,14 @@ def _product(op: Op, machine: Machine, launches: float) -> Kernel:
 
 def takes_adapter(op: Op) -> bool:
     """Whether a map has an adapter where a model has any: those of attention and of dense feed-forward layers."""
-    return op.kind == "gemm" and op.copies == 1.0 and op.part not in ("head", "router", "expert")
+    return op.kind == "gemm" and ops.everywhere(op.copies == 1.0) and op.part not in ("head", "router", "expert")
 
 
 def _adapter(op: Op, machine: Machine, launches: float) -> Kernel:
     """Two grouped products of low rank beside a map: each token through the adapter of its request."""
     elements = machine.adapter_rank * (op.n + op.k)
-    used = traffic.experts_touched(machine.adapters, 1.0, op.m) if machine.adapters > 1.0 else 1.0
+    some = machine.adapters > 1.0
+    used = ops.where(some, traffic.experts_touched(machine.adapters, 1.0, op.m), 1.0) if ops.anywhere(some) else 1.0
     return Kernel(
         "adapters",
         f"{op.name}, adapters",
@@ -257,7 +265,7 @@ def _unpacked(op: Op, machine: Machine) -> list[Kernel]:
     format, width = machine.format(op.group)
     if width >= 2.0 or not format.startswith("gguf"):
         return []
-    moved = op.count * op.n * op.k * 2.0 * 2.0
+    moved = ops.where(op.m >= UNPACKED_ROWS, op.count * op.n * op.k * 2.0 * 2.0, 0.0)
     name = f"{op.name}, unpacked"
     return [Kernel("activations", name, memory_s=moved / machine.memory_bytes_per_s, bandwidth="elementwise")]
 
@@ -268,10 +276,10 @@ def _expert(op: Op, whole: Op, tokens: float, plan: Plan, machine: Machine, laun
     held = whole.copies / plan.ep
     hit = traffic.experts_touched(whole.copies, whole.active, tokens) / plan.ep
     pairs = tokens * whole.active / plan.ep
-    if plan.ep > 1.0:
+    if ops.anywhere(plan.ep > 1.0):
         # All ranks wait for the fullest.
-        hit = min(traffic.busiest_rank(hit, plan.ep), held)
-        pairs = min(traffic.busiest_rank(pairs, plan.ep), tokens * whole.active)
+        hit = ops.minimum(traffic.busiest_rank(hit, plan.ep), held)
+        pairs = ops.minimum(traffic.busiest_rank(pairs, plan.ep), tokens * whole.active)
     each = flops.gemm_flop(1.0, op.n, op.k) / peak
     weights = hit * op.n * op.k
     return Kernel(
@@ -292,15 +300,15 @@ def _expert(op: Op, whole: Op, tokens: float, plan: Plan, machine: Machine, laun
 
 def _attention(op: Op, machine: Machine) -> Kernel:
     peak = machine.peak("bf16")
-    seen = min(flops.mean_visible_keys(op.queries, op.keys, op.window, float(op.causal)), op.selected)
-    decode = op.queries == 1.0
+    seen = ops.minimum(flops.mean_visible_keys(op.queries, op.keys, op.window, float(op.causal)), op.selected)
+    decode = ops.everywhere(op.queries == 1.0)
     key, value = op.key_size, op.value_size
-    if decode and op.latent and op.value_size:
+    if decode and op.latent and ops.anywhere(op.value_size):
         # Decode works on the latent itself: keys and values are as wide as what is cached.
         key = value = op.cache_elements
     work = flops.visible_attention_flop(op.sequences, op.queries, seen / op.stride, op.heads, key, value)
-    span = min(op.keys, op.window, max(op.selected, op.queries))
-    width = op.cache_elements or op.kv_heads * (op.key_size + op.value_size)
+    span = ops.minimum(ops.minimum(op.keys, op.window), ops.maximum(op.selected, op.queries))
+    width = op.cache_elements if ops.anywhere(op.cache_elements) else op.kv_heads * (op.key_size + op.value_size)
     moved = op.sequences * span * width * machine.kv_bytes
     kind = "latent" if op.latent else machine.kv_format
     return Kernel(
@@ -319,13 +327,13 @@ def _scan(op: Op, machine: Machine) -> Kernel:
     state = op.sequences * op.heads * op.key_size * op.value_size * STATE_BYTES * STATE_PASSES
     seen = op.sequences * op.queries * op.heads
     work = seen * op.key_size * op.value_size * 4.0
-    work += seen * min(op.chunk, op.queries) * (op.key_size + op.value_size) * 2.0
+    work = work + seen * ops.minimum(op.chunk, op.queries) * (op.key_size + op.value_size) * 2.0
     passed = seen * (op.key_size + op.value_size * 2.0) * 2.0
-    chunks = max(op.queries / max(op.chunk, 1.0), 1.0)
+    chunks = ops.maximum(op.queries / ops.maximum(op.chunk, 1.0), 1.0)
     return Kernel(
         "recurrent state",
         op.name,
-        memory_s=op.count * (state * min(chunks, 2.0) + passed) / machine.memory_bytes_per_s,
+        memory_s=op.count * (state * ops.minimum(chunks, 2.0) + passed) / machine.memory_bytes_per_s,
         bandwidth="state",
         work_s=op.count * work / machine.peak("bf16"),
         peak="scan",
@@ -358,54 +366,62 @@ def small_kernels(model: ModelSpec) -> list[Kernel]:
     return [
         Kernel("small kernels", name.replace("_", " "), launches=count, launch=name)
         for name, count in counts.items()
-        if count
+        if ops.anywhere(count)
     ]
 
 
 def collectives(model: ModelSpec, tokens: float, plan: Plan, machine: Machine) -> list[Kernel]:
     """All-reduces of tensor parallelism, and tokens sent to experts and back where attention is data parallel."""
     ranks = plan.tp * plan.attention_dp
-    if ranks == 1.0:
+    if ops.everywhere(ranks == 1.0):
         return []
-    reduced = routed = 0.0
+    reduced = experts = copies = 0.0
     for block in feeding.layers(model):
         for layer in block.sublayers:
-            if isinstance(layer, Experts) and plan.attention_dp > 1.0:
-                routed += block.count * min(layer.active, plan.ep if plan.ep > 1.0 else layer.active)
-            elif plan.tp > 1.0:
-                reduced += block.count
-            if isinstance(layer, Attention) and _norms_all(layer) and plan.tp > 1.0:
-                reduced += block.count
+            if isinstance(layer, Experts):
+                most = ops.where(plan.ep > 1.0, plan.ep, layer.active)
+                experts, copies = experts + block.count, copies + block.count * ops.minimum(layer.active, most)
+            else:
+                reduced = reduced + block.count
+            if isinstance(layer, Attention) and _norms_all(layer):
+                reduced = reduced + block.count
+    apart = plan.attention_dp > 1.0
+    reduced = ops.where(plan.tp > 1.0, reduced + ops.where(apart, 0.0, experts), 0.0)
+    routed = ops.where(apart, copies, 0.0)
     found = []
     row = tokens * model.hidden * 2.0
-    if reduced:
+    if ops.anywhere(reduced):
         moved = reduced * row * 2.0 * (plan.tp - 1.0) / plan.tp / machine.link(plan.tp)
         found.append(_exchange("tensor-parallel traffic", "all-reduce", moved, reduced, plan.tp))
         found.append(_wait("tensor-parallel traffic", reduced, plan.tp))
-    if routed:
+    if ops.anywhere(routed):
         layers = sum(
             block.count for block in feeding.layers(model) if any(isinstance(one, Experts) for one in block.sublayers)
         )
         # Out in 8 bits, back in 16; a token's copies leave it but for the share that stays.
         sent = routed * tokens * model.hidden * 3.0 * (ranks - 1.0) / ranks / machine.link(ranks)
-        found.append(_exchange("expert traffic", "dispatch and combine", sent, 2.0 * layers, ranks))
-        found.append(_wait("expert traffic", 2.0 * layers, min(ranks, 8.0)))
+        both = ops.where(apart, 2.0 * layers, 0.0)
+        found.append(_exchange("expert traffic", "dispatch and combine", sent, both, ranks))
+        found.append(_wait("expert traffic", both, ops.minimum(ranks, 8.0)))
     return found
 
 
 def _exchange(part: str, name: str, wire_s: float, count: float, ranks: float) -> Kernel:
-    return Kernel(
-        part, f"{name} over {ranks:g}", memory_s=wire_s, bandwidth="link", launches=count, launch="all_reduce"
-    )
+    name = f"{name} over {_told(ranks)}"
+    return Kernel(part, name, memory_s=wire_s, bandwidth="link", launches=count, launch="all_reduce")
 
 
 def _wait(part: str, count: float, ranks: float) -> Kernel:
-    return Kernel(part, f"hearing {ranks:g} ranks", launches=count * ranks, launch="all_reduce_rank")
+    return Kernel(part, f"hearing {_told(ranks)} ranks", launches=count * ranks, launch="all_reduce_rank")
+
+
+def _told(ranks: float) -> str:
+    return "all" if ops.is_column(ranks) else f"{ranks:g}"
 
 
 def _norms_all(layer: Attention) -> bool:
     """Whether queries and keys are normed over all heads together, which takes an all-reduce of its own."""
-    return layer.qk_norm and layer.vector_params >= layer.heads * layer.key_size
+    return layer.qk_norm and ops.everywhere(layer.vector_params >= layer.heads * layer.key_size)
 
 
 def recurrent_layers(model: ModelSpec) -> float:
