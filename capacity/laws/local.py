@@ -35,6 +35,8 @@ SERIAL = ("nll_loss_forward", "nll_loss_backward", "embedding_dense_backward", "
 # Terms that more threads do not shorten.
 _WHOLE = ("calls", FAR, FRESH, NODES, SWITCHES, "m")
 _BACKWARD = "backward"
+# Calls into libraries of their own, which no compiler folds into loops.
+_LIBRARY = ("product", "attention", "convolution", "recurrent", "bag")
 
 
 def family(op: TracedOp) -> str:
@@ -51,6 +53,9 @@ def family(op: TracedOp) -> str:
     if op.kind == "convolution":
         direction = "convolution backward" if _BACKWARD in op.name else "convolution"
         return f"{direction}, channels {op.layout}"
+    if op.kind == "bag":
+        # Without gradients the library calls the same code by another name.
+        return f"{op.name.removesuffix('_forward_only')} {op.layout}".strip()
     return f"{op.name} {op.layout}".strip()
 
 
@@ -114,7 +119,16 @@ def _terms(op: TracedOp) -> dict[tuple[str, str], float]:
             (law, "weights"): op.n * op.k,
         }
     elif op.kind == "recurrent":
-        found |= {(law, "flop"): op.flop, (law, "elements"): op.elements}
+        # Each step is a call of its own inside the library, and reads the weights again.
+        found |= {
+            (law, "flop"): op.flop,
+            (law, "steps"): op.batch,
+            (law, "weights"): op.batch * op.n * op.k,
+            (law, "elements"): op.batch * op.m * op.n,
+        }
+    elif op.kind == "bag":
+        # A row looked up waits for its first line, from a cache or from memory; then the row streams.
+        found |= {(law, "elements"): op.elements, (law, "rows"): op.m, (law, "far rows"): op.n}
     elif op.kind != "view":
         found[law, "elements"] = op.elements
         if op.m:
@@ -122,8 +136,8 @@ def _terms(op: TracedOp) -> dict[tuple[str, str], float]:
     for name in (NEAR, FAR, FRESH, NODES, SWITCHES):
         amount = getattr(op, name)
         if amount:
-            # A product reads its operands while it multiplies: what of their traffic shows is its own.
-            found[law if name == FAR and op.kind == "product" else MACHINE, name] = amount
+            # A product reads its operands while it multiplies, a bag its rows at random: what of their traffic shows is their own.
+            found[law if name == FAR and op.kind in ("product", "bag") else MACHINE, name] = amount
     return found
 
 
@@ -132,7 +146,7 @@ def libraries(trace: Trace) -> dict[str, float]:
     found = {"process": 1.0}
     others = set()
     for op in trace.ops:
-        if op.kind in ("product", "attention", "convolution", "recurrent"):
+        if op.kind in _LIBRARY:
             what = op.name if op.name.startswith("linear-") else op.kind
             found[f"{what}{' backward' if _BACKWARD in op.name else ''} {op.dtype}"] = 1.0
         elif op.name == "backward pass":
@@ -149,11 +163,11 @@ def fused(trace: Trace) -> Trace:
        Python module of their own; their arithmetic stays.
     2. Such a loop keeps what it passes on to itself in registers: half of the traffic of its ops, as each result is
        read once. Fresh pages are those of half the results.
-    3. Products, attention, convolutions and recurrent layers stay library calls. Loss and optimizer are not compiled.
+    3. Products, attention, convolutions, recurrent layers and embedding bags stay library calls. Loss and optimizer are not compiled.
     """
     found = []
     for op in trace.ops:
-        if op.phase not in ("forward", _BACKWARD) or op.kind in ("product", "attention", "convolution", "recurrent"):
+        if op.phase not in ("forward", _BACKWARD) or op.kind in _LIBRARY:
             found.append(replace(op, nodes=0.0) if op.phase == "forward" else op)
         elif op.kind == "python":
             if op.name != "module":

@@ -98,6 +98,7 @@ class Residency:
         self._owners: dict[int, tuple[Any, int]] = {}  # storage to (its life, its block)
         self._free: dict[int, list[int]] = {}  # blocks that nobody owns, by size
         self._recent: dict[int, int] = {}  # block to size, last used at the end
+        self._amounts: dict[int, float] = {}  # what the last use touched of a block that is used at random
         self._untouched: set[int] = set()  # large blocks nobody has written to yet
         self._next = 0
         self._heap = Heap()
@@ -175,8 +176,25 @@ class Residency:
             self._given_bytes += size
         return self._owners[key][1]
 
-    def use(self, touched: dict[int, float]) -> Use:
-        """Look where the blocks of an op lie, then make them the most recent. touched: bytes by block."""
+    def cached_shares(self, block: int) -> tuple[float, float]:
+        """Shares of a block that lie in the inner and in the last cache, where each use touches other parts of it at random.
+
+        Before a part comes again all of the block has passed, and all of what is used in between.
+        """
+        since = 0.0
+        for other in reversed(self._recent):
+            if other == block:
+                break
+            since += self._recent[other]
+        distance = max(since + self._recent[block], 1.0)
+        inner, last = self._caches.inner_bytes, self._caches.last_bytes
+        return min(inner * KEPT / distance, 1.0), min(last * KEPT / distance, 1.0)
+
+    def use(self, touched: dict[int, float], at_random: dict[int, float] | None = None) -> Use:
+        """Look where the blocks of an op lie, then make them the most recent.
+
+        touched: bytes by block, each time the same ones; at_random: by block of which each call touches other parts.
+        """
         near = far = new = 0.0
         sizes = self._recent
         for block, amount in touched.items():
@@ -189,7 +207,12 @@ class Residency:
             last = _share(self._caches.last_bytes * KEPT - before, amount)
             near += amount * (max(last - inner, 0.0))
             far += amount * (1.0 - last)
-        for block in touched:
+        for block, amount in (at_random or {}).items():
+            inner, last = self.cached_shares(block)
+            near += amount * max(last - inner, 0.0)
+            far += amount * (1.0 - last)
+            self._amounts[block] = amount
+        for block in (*touched, *(at_random or {})):
             size = sizes.pop(block)
             sizes[block] = size
         return Use(near, far, new)
@@ -200,7 +223,7 @@ class Residency:
         for other in reversed(self._recent):
             if other == block or total > most:
                 return total
-            total += self._recent[other]
+            total += self._amounts.get(other, self._recent[other])
         return total
 
 

@@ -38,6 +38,8 @@ _ATTENTION = ("_scaled_dot_product", "_flash_attention", "_efficient_attention")
 # Written without being read, and operands of which only the rows asked for are read.
 _OVERWRITES = ("copy_", "fill_", "zero_")
 _LOOK_UPS = ("embedding", "index", "index_select", "gather")
+# Look-ups of other rows at each call: where they lie is decided by the size of the whole table.
+_BAGS = ("_embedding_bag", "_embedding_bag_forward_only", "_embedding_bag_backward")
 _REDUCTIONS = ("sum", "mean", "amax")
 _COPIES = ("clone", "copy_", "_to_copy")
 _SKIPPED = ("prim", "prims", "profiler")
@@ -69,6 +71,8 @@ class Tracer(TorchDispatchMode):
             self._passes = backward
             self.called("backward pass")
         result = function(*args, **kwargs)
+        if _sparse(result) and not result._nnz():
+            result = _with_rows(result, args)
         space, _, name = function.name().partition("::")
         if space not in _SKIPPED:
             self._add(function, name.split(".", maxsplit=1)[0], args, kwargs, result)
@@ -124,8 +128,7 @@ class Tracer(TorchDispatchMode):
             touched[block] = touched.get(block, 0.0) + amount
 
     def _add(self, function: Any, name: str, args: Any, kwargs: Any, result: Any) -> None:
-        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
-        outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        inputs, outputs = _tensors((args, kwargs)), _tensors(result)
         written = _written(function)
         nodes = float(torch.is_grad_enabled() and any(one.requires_grad for one in inputs))
         dtype = _name((outputs or inputs)[0].dtype) if outputs or inputs else ""
@@ -139,6 +142,9 @@ class Tracer(TorchDispatchMode):
             for tensor in outputs:
                 self.residency.block(tensor.untyped_storage(), made=name in _EMPTY)
             self.rows.append(TracedOp("view", "view", "", self.phase, nodes=nodes))
+            return
+        if name in _BAGS or (name == "add_" and _sparse(args[1])):
+            self.rows.append(self._bag(name, args, nodes, outputs))
             return
         touched: dict[int, float] = {}
         self._touch(touched, [one for one in outputs if one.untyped_storage()._cdata not in storages], made=True)
@@ -185,6 +191,63 @@ class Tracer(TorchDispatchMode):
             **_places(use),
         )
         self.rows.append(_shaped(row, name, args, kwargs, inputs, outputs))
+
+    def _bag(self, name: str, args: Any, nodes: float, outputs: Sequence[Any]) -> TracedOp:
+        """A call on rows of a table at random: m rows, n of which lie in memory."""
+        touched: dict[int, float] = {}
+        layout, table, passes = "", args[0], 1.0
+        if name == "add_":
+            # Rows of the table are read and written.
+            layout, passes, indices, values = "sparse", 2.0, args[1]._indices(), args[1]._values()
+            rows, width = float(values.shape[0]), float(values.shape[-1])
+            self._touch(touched, (indices, values))
+        elif name == "_embedding_bag_backward":
+            # A dense gradient is a new table, cleared and then added to at random; a sparse one is written in order.
+            gradient, indices = args[0], args[1]
+            layout, table, passes = ("sparse", None, 0.0) if len(outputs) > 1 else ("", outputs[0], 2.0)
+            rows, width = float(indices.numel()), float(gradient.shape[-1])
+            self._touch(touched, outputs, made=True)
+            self._touch(touched, (gradient, indices))
+        else:
+            indices = args[1]
+            rows, width = float(indices.numel()), float(table.shape[-1])
+            self._touch(touched, (outputs[0],), made=True)
+            self._touch(touched, (indices, args[2]))
+        far = 0.0
+        at_random: dict[int, float] = {}
+        if table is not None:
+            block = self.residency.block(table.untyped_storage())
+            at_random[block] = passes * rows * width * table.element_size()
+            far = rows * (1.0 - self.residency.cached_shares(block)[1])
+        use = self.residency.use(touched, at_random)
+        switches = self._cold(f"{name} {layout}", sum(touched.values()) + sum(at_random.values()))
+        return TracedOp(
+            name, "bag", _name(outputs[-1 if layout else 0].dtype), self.phase, m=rows, n=far, layout=layout, elements=rows * width, nodes=nodes,
+            switches=switches, **_places(use),
+        )  # fmt: skip
+
+
+def _with_rows(result: Any, args: Any) -> Any:
+    """A sparse gradient with a row for each look-up, or the copy of one: shapes alone give it none."""
+    rows = args[0]._nnz() if _sparse(args[0]) else args[1].numel()
+    indices = torch.empty(1, rows, dtype=torch.int64, device=result.device)
+    values = torch.empty(rows, result.shape[-1], dtype=result.dtype, device=result.device)
+    return torch.sparse_coo_tensor(indices, values, result.shape, check_invariants=False)
+
+
+def _sparse(tensor: Any) -> bool:
+    return isinstance(tensor, torch.Tensor) and tensor.layout == torch.sparse_coo
+
+
+def _tensors(nest: Any) -> list[Any]:
+    """All tensors in a nest; of a sparse one, its indices and its values."""
+    found: list[Any] = []
+    for leaf in tree_leaves(nest):
+        if _sparse(leaf):
+            found += [leaf._indices(), leaf._values()]
+        elif isinstance(leaf, torch.Tensor):
+            found.append(leaf)
+    return found
 
 
 def _dense(tensor: Any) -> bool:
@@ -269,12 +332,18 @@ def _shaped(row: TracedOp, name: str, args: Any, kwargs: Any, inputs: list[Any],
             layout="last" if channels_last and weight[0].numel() > weight.shape[1] else "first", batch=passes,
         )  # fmt: skip
     if row.kind == "recurrent":
-        # Weights of inputs and of the hidden state, of every layer in the call, meet each token once.
+        # Weights of inputs and of the hidden state, of every layer in the call, meet each token once; each of `batch` steps
+        # waits for the one before, and reads the state's weights again.
         x = inputs[0]
         given = args[1] if isinstance(args[1], (list, tuple)) else inputs[1:3]
-        weights = float(sum(one.numel() for one in given if one.dim() == 2))
-        flop = 2.0 * x.numel() / x.shape[-1] * weights
-        return replace(row, flop=flop * (2.0 if "backward" in name else 1.0))
+        matrices = [one for one in given if one.dim() == 2]
+        weights = float(sum(one.numel() for one in matrices))
+        tokens = x.numel() / x.shape[-1]
+        steps = float(max(x.shape[0], 1))
+        return replace(
+            row, flop=2.0 * tokens * weights * (2.0 if "backward" in name else 1.0), batch=steps, m=float(tokens / steps),
+            n=float(matrices[0].shape[0]), k=weights / matrices[0].shape[0],
+        )  # fmt: skip
     return row
 
 

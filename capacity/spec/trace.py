@@ -8,9 +8,10 @@ from capacity.record import Record
 class TracedOp(Record):
     """Calls of one library op on operands of known size and place.
 
-    name: the library's, as "mm" or "native_layer_norm". kind: "product", "attention", "convolution", "recurrent", "pointwise",
-    "view", "collective" (elements: its bytes), "other", or "python" where the interpreter enters the library. phase: which part of the workload. calls: how often in a run; launches: of a call, 0 where it is part of another's loop. batch, m, n, k: of products;
-    m: how many tensors, of calls on lists; gradients of an embedding's backward. layout: of operands, where it matters. flop: of
+    name: the library's, as "mm" or "native_layer_norm". kind: "product", "attention", "convolution", "recurrent", "bag" (rows of a
+    table at random), "pointwise", "view", "collective" (elements: its bytes), "other", or "python" where the interpreter enters the library. phase: which part of the workload. calls: how often in a run; launches: of a call, 0 where it is part of another's loop. batch, m, n, k: of products;
+    m: how many tensors, of calls on lists; gradients of an embedding's backward; rows of a bag, n of which lie in memory.
+    A recurrent call multiplies m rows of k inputs and states by n gates' columns in each of `batch` steps. layout: of operands, where it matters. flop: of
     products, attention and convolutions. elements: the most numbers any operand holds. near_bytes: operands in the last-level
     cache, far_bytes: in memory; those in the first levels cost no traffic. fresh_bytes: of results for which the system gives
     untouched pages. nodes: recorded for a backward pass. switches: more

@@ -22,6 +22,8 @@ FAMILIES = [
     {"family": "moe", **TEXT, "experts": 4},
     {"family": "bert", **TEXT},
     {"family": "lstm", **TEXT},
+    {"family": "speech", "layers": 1, "width": 32, "bands": 32, "frames": 16, "batch": 2},
+    {"family": "dlrm", "tables": 3, "rows": 50, "width": 16, "bag": 2, "batch": 8, "sparse": False},
     {"family": "vit", "layers": 2, "width": 64, "side": 32, "patch": 8, "batch": 2},
     {"family": "resnet", "blocks": [1, 1], "width": 64, "side": 32, "batch": 4},
     {"family": "mlp", "widths": [1000, 500, 250, 100, 1], "batch": 100},
@@ -249,5 +251,60 @@ def test_a_recurrent_call_multiplies_every_token_by_every_weight():
     )
     trace = trace_case(Case("recurrent", parameters), Machine(), Caches())
     batch, length, width = (parameters[name] for name in ("batch", "length", "width"))
-    flop = sum(op.calls * op.flop for op in trace.ops if op.kind == "recurrent")
-    assert flop == 2.0 * batch * length * 4 * width * 2 * width
+    (op,) = (op for op in trace.ops if op.kind == "recurrent")
+    assert op.flop == 2.0 * batch * length * 4 * width * 2 * width
+    assert (op.batch, op.m, op.n, op.k) == (length, batch, 4 * width, 2 * width)
+
+
+def test_a_store_from_before_there_were_cells_is_an_lstm_layer():
+    old = {"dtype": "fp32", "batch": 16, "length": 32, "width": 128, "backward": False}
+    assert (
+        trace_case(Case("recurrent", old), Machine(), Caches()).ops
+        == trace_case(Case("recurrent", {"cell": "lstm", "layers": 1} | old), Machine(), Caches()).ops
+    )
+
+
+def test_a_gru_is_a_chain_of_products_on_a_processor():
+    parameters = {"cell": "gru", "dtype": "fp32", "batch": 4, "length": 3, "width": 32, "layers": 2, "backward": False}
+    trace = trace_case(Case("recurrent", parameters), Machine(), Caches())
+    assert not any(op.kind == "recurrent" for op in trace.ops)
+    assert sum(op.calls * op.flop for op in trace.ops if op.kind == "product") == 2 * 2 * (4 * 3) * 2 * (3 * 32 * 32)
+
+
+def bag(way, rows, width=64, bag=8, bags=128, **others):
+    parameters = {
+        "pass": way, "mode": "sum", "dtype": "fp32", "rows": rows, "width": width, "bag": bag, "bags": bags
+    } | others  # fmt: skip
+    trace = trace_case(Case("embedding-bag", parameters), Machine(), Caches(2**20, 32 * 2**20))
+    return [op for op in trace.ops if op.kind == "bag"]
+
+
+def test_rows_of_a_table_larger_than_the_caches_come_from_memory():
+    (near,), (far,) = bag("forward", 1000), bag("forward", 1_000_000)
+    assert near.m == far.m == 8 * 128
+    assert near.elements == far.elements == 8 * 128 * 64
+    assert near.n == near.far_bytes == 0.0
+    # Three quarters of the last cache keep their share of the table's 244 MiB.
+    assert far.n / far.m == pytest.approx(1.0 - 24 / (256e6 / 2**20 + 0.3), abs=0.01)
+    assert far.far_bytes == pytest.approx(far.n * 64 * 4, rel=0.05)
+
+
+def test_gradients_of_a_bag_are_a_table_or_the_rows_looked_up():
+    _, dense = bag("dense", 60_000)
+    _, sparse = bag("sparse", 60_000)
+    (update,) = bag("update", 60_000)
+    assert (dense.layout, sparse.layout, update.layout) == ("", "sparse", "sparse")
+    assert dense.near_bytes + dense.far_bytes > 60_000 * 64 * 4
+    assert sparse.near_bytes + sparse.far_bytes < 3 * 8 * 128 * 64 * 4
+    assert sparse.m == update.m == 8 * 128
+    assert update.dtype == "fp32"
+
+
+def test_a_recommender_is_lowered_with_its_sparse_update():
+    shape = {"family": "dlrm", "tables": 3, "rows": 500, "width": 16, "bag": 2, "batch": 8, "sparse": True}
+    trace = trace_case(
+        Case("training", shape | {"dtype": "fp32", "optimizer": "sgd-loop"}), Machine(), Caches(2**20, 32 * 2**20)
+    )
+    updates = [op for op in trace.ops if op.kind == "bag" and op.phase == "optimizer"]
+    assert sum(op.calls for op in updates) == 3
+    assert all(op.m == 16 and op.elements == 16 * 16 for op in updates)

@@ -1,4 +1,4 @@
-"""Convolutions of images, forward and backward, in both memory formats; and a recurrent layer."""
+"""Convolutions of images, forward and backward, in both memory formats."""
 
 from __future__ import annotations
 
@@ -84,38 +84,4 @@ def _build(parameters: Mapping[str, Any], machine: Machine) -> Work:
     return Work(run=backward, flop=2.0 * flop, moved_bytes=2.0 * moved)
 
 
-def _recurrent_cases(profile: str, machine: Machine) -> Iterable[dict[str, Any]]:
-    scale = 1 if machine.device == "cpu" else 8
-    shapes = ((16, 32, 128), (8, 64, 256), (32, 16, 512), (4, 32, 256), (16, 24, 384))
-    for batch, length, width in shapes if profile == FULL else shapes[:1]:
-        for backward in (False, True):
-            yield {
-                "dtype": "fp32", "batch": batch * scale, "length": length, "width": width, "backward": backward,
-            }  # fmt: skip
-
-
-def _build_recurrent(parameters: Mapping[str, Any], machine: Machine) -> Work:
-    import torch
-
-    batch, length, width = (parameters[name] for name in ("batch", "length", "width"))
-    layer = torch.nn.LSTM(width, width, batch_first=True, device=machine.device)
-    inputs = torch.randn(batch, length, width, device=machine.device, requires_grad=parameters["backward"])
-    flop = 2.0 * batch * length * 8 * width * width
-    if not parameters["backward"]:
-
-        def run() -> None:
-            with torch.no_grad():
-                layer(inputs)
-
-        return Work(run=run, flop=flop)
-
-    def both() -> None:
-        layer(inputs)[0].sum().backward()
-
-    return Work(run=both, flop=3.0 * flop)
-
-
-FAMILIES = (
-    Kernel("convolution", "two-dimensional convolutions", _cases, _build),
-    Kernel("recurrent", "an LSTM layer", _recurrent_cases, _build_recurrent),
-)
+FAMILIES = (Kernel("convolution", "two-dimensional convolutions", _cases, _build),)

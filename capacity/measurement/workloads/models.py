@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 HEAD_SIZE = 32
 CLASSES = 100
+# A recommender's numbers of each sample (Criteo has 13), and the batches of the log it goes round.
+NUMBERS, LOG_STEPS = 13, 128
 
 
 class Attention(nn.Module):
@@ -188,6 +190,50 @@ class Recurrent(nn.Module):
         return self.head(self.layers(self.tokens(tokens))[0])
 
 
+class Recommender(nn.Module):
+    """DLRM: numbers through a perceptron, categories through embedding bags, all their dot products through another perceptron.
+
+    Each step looks up the next rows of a log.
+    """
+
+    pairs: torch.Tensor
+
+    def __init__(self, tables: int, rows: int, width: int, *, sparse: bool) -> None:
+        super().__init__()
+        self.bottom = perceptron((NUMBERS, 4 * width, 2 * width, width))
+        self.bags = nn.ModuleList(nn.EmbeddingBag(rows, width, mode="sum", sparse=sparse) for _ in range(tables))
+        self.top = perceptron((width + (tables + 1) * tables // 2, 8 * width, 4 * width, 1))
+        self.register_buffer("pairs", torch.tril_indices(tables + 1, tables + 1, -1), persistent=False)
+        self.step = 0
+
+    def forward(self, batch: Any) -> Any:
+        """batch: numbers (batch, numbers) and a log of rows (steps, tables, batch, rows of a bag)."""
+        numbers, log = batch
+        rows, self.step = log[self.step % len(log)], self.step + 1
+        dense = torch.relu(self.bottom(numbers))
+        vectors = torch.stack([dense, *(bag(one) for bag, one in zip(self.bags, rows.unbind(), strict=True))], 1)
+        dots = torch.bmm(vectors, vectors.transpose(1, 2))[:, self.pairs[0], self.pairs[1]]
+        return self.top(torch.cat((dense, dots), 1))
+
+
+class Speech(nn.Module):
+    """DeepSpeech 2: spectrograms through two convolutions and bidirectional GRU layers to letters."""
+
+    def __init__(self, layers: int, width: int, bands: int) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(1, 32, (41, 11), (2, 2), (20, 5), bias=False), nn.BatchNorm2d(32), nn.Hardtanh(0.0, 20.0),
+            nn.Conv2d(32, 32, (21, 11), (2, 1), (10, 5), bias=False), nn.BatchNorm2d(32), nn.Hardtanh(0.0, 20.0),
+        )  # fmt: skip
+        self.layers = nn.GRU(32 * (bands // 4), width, layers, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(2 * width, CLASSES)
+
+    def forward(self, spectrograms: Any) -> Any:
+        """spectrograms: (batch, 1, bands, frames)."""
+        x = self.convolutions(spectrograms).flatten(1, 2).transpose(1, 2)
+        return self.head(self.layers(x)[0])
+
+
 def perceptron(widths: tuple[int, ...]) -> nn.Module:
     """Linear layers with ReLUs between; the last one's results are logits."""
     parts: list[nn.Module] = []
@@ -242,6 +288,17 @@ def _parts(parameters: Mapping[str, Any]) -> tuple[nn.Module, tuple[Any, Any], C
     elif family == "resnet":
         module = ResNet(tuple(parameters["blocks"]), parameters["width"])
         data, loss = images(), F.cross_entropy
+    elif family == "dlrm":
+        tables, rows = parameters["tables"], parameters["rows"]
+        module = Recommender(tables, rows, parameters["width"], sparse=parameters["sparse"])
+        log = torch.randint(0, rows, (LOG_STEPS, tables, batch, parameters["bag"]))
+        data = (torch.randn(batch, NUMBERS), log), torch.randint(0, 2, (batch, 1)).float()
+        loss = F.binary_cross_entropy_with_logits
+    elif family == "speech":
+        bands, frames = parameters["bands"], parameters["frames"]
+        module = Speech(parameters["layers"], parameters["width"], bands)
+        data = torch.randn(batch, 1, bands, frames), torch.randint(0, CLASSES, (batch, frames // 2))
+        loss = token_loss
     elif family == "mlp":
         widths = tuple(parameters["widths"])
         module = perceptron(widths)

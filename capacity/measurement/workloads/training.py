@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from capacity.measurement.case import Machine
 
 _TEXT = ("layers", "width", "vocabulary", "length", "batch")
+_SPEECH = ("layers", "width", "bands", "frames", "batch")
+# Tables, their rows and width, rows of a bag, and whether their gradients are sparse.
+_CLICKS = ("tables", "rows", "width", "bag", "batch", "sparse")
 # The network of the founding document, and wider ones.
 _FOUNDING = (1000, 500, 250, 100, 1)
 
@@ -33,6 +36,10 @@ _CPU: tuple[dict[str, Any], ...] = (
     {"family": "resnet", "blocks": [2, 2, 2, 2], "width": 64, "side": 128, "batch": 2, "channels_last": True},
     {"family": "lstm", **dict(zip(_TEXT, (1, 256, 4096, 32, 16), strict=True))},
     {"family": "lstm", **dict(zip(_TEXT, (2, 384, 2048, 24, 8), strict=True))},
+    *({"family": "speech", **dict(zip(_SPEECH, shape, strict=True))} for shape in ((1, 256, 64, 64, 4), (2, 128, 32, 48, 8))),
+    *({"family": "dlrm", **dict(zip(_CLICKS, shape, strict=True))} for shape in (
+        (8, 200_000, 32, 4, 256, True), (4, 1_000_000, 64, 1, 1024, True), (26, 20_000, 16, 1, 512, True), (8, 5_000, 32, 4, 256, False),
+    )),
     *({"family": "mlp", "widths": list(_FOUNDING), "batch": batch} for batch in (10, 100, 1000)),
     {"family": "mlp", "widths": [1024, 2048, 2048, 10], "batch": 128},
     {"family": "mlp", "widths": [768, 3072, 768, 10], "batch": 512},
@@ -47,6 +54,8 @@ _CUDA: tuple[dict[str, Any], ...] = (
     {"family": "vit", "layers": 12, "width": 768, "side": 224, "patch": 16, "batch": 64},
     {"family": "resnet", "blocks": [2, 2, 2, 2], "width": 64, "side": 224, "batch": 128, "channels_last": True},
     {"family": "lstm", **dict(zip(_TEXT, (2, 1024, 32768, 128, 64), strict=True))},
+    {"family": "speech", **dict(zip(_SPEECH, (5, 1024, 80, 512, 32), strict=True))},
+    {"family": "dlrm", **dict(zip(_CLICKS, (26, 1_000_000, 128, 1, 8192, True), strict=True))},
     {"family": "mlp", "widths": list(_FOUNDING), "batch": 100},
     {"family": "mlp", "widths": [4096, 16384, 4096, 1000], "batch": 4096},
 )  # fmt: skip
@@ -62,7 +71,11 @@ _VARIATIONS: tuple[dict[str, Any], ...] = (
 )
 # Networks that are measured compiled beside the one all variations are of: by family.
 _COMPILED = ("mlp", "vit", "bert", "resnet")
+# Autocast leaves recurrent layers and embedding bags in fp32.
+_WIDE = ("lstm", "speech", "dlrm")
 OPTIMIZER = "adamw-fused"
+# As recommenders with sparse gradients are trained.
+SPARSE_OPTIMIZER = "sgd-loop"
 
 
 def _cases(profile: str, machine: Machine) -> Iterable[dict[str, Any]]:
@@ -74,9 +87,9 @@ def _cases(profile: str, machine: Machine) -> Iterable[dict[str, Any]]:
         return
     for shape in shapes:
         for dtype in ("fp32", "bf16"):
-            if dtype == "bf16" and shape["family"] == "lstm":
-                continue  # autocast leaves recurrent layers in fp32
-            yield {**shape, "dtype": dtype, "optimizer": OPTIMIZER}
+            if dtype == "bf16" and shape["family"] in _WIDE:
+                continue
+            yield {**shape, "dtype": dtype, "optimizer": SPARSE_OPTIMIZER if shape.get("sparse") else OPTIMIZER}
     for variation in _VARIATIONS:
         yield {**shapes[1], "dtype": "fp32", "optimizer": OPTIMIZER, **variation}
     for family in _COMPILED:
