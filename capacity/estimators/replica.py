@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from capacity import ops
 from capacity.estimators import feeding
-from capacity.estimators.case import whole
+from capacity.estimators.case_cluster import whole
 from capacity.estimators.replica_layout import replica_plan
 from capacity.estimators.replica_memory import room_of
 from capacity.estimators.serving_time import (
