@@ -22,7 +22,7 @@ from capacity.estimators.serving_time import Prompt, decode_kernels
 from capacity.formulas import schedule
 from capacity.laws.engine import engine_data, fitted_engines
 from capacity.laws.step import kernel_time_s
-from capacity.validation.inference import SCORED, load_of, measured_of, request_of
+from capacity.validation.inference_rows import SCORED, load_of, measured_of, request_of
 from capacity.validation.tables import read_runs
 from capacity.whole_file import write_whole
 

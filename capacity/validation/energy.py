@@ -22,7 +22,7 @@ from capacity.estimators.power import training_share
 from capacity.estimators.serving import serving_quantities
 from capacity.laws.profile import load_profile
 from capacity.validation import scoring
-from capacity.validation.inference import ANSWERS_VARY, engine_of
+from capacity.validation.inference_rows import ANSWERS_VARY, engine_of
 from capacity.validation.naming import device_named, model_named
 from capacity.validation.tables import number, read_runs, word
 

@@ -11,7 +11,8 @@ from capacity.catalogue import load_device
 from capacity.cli import main
 from capacity.errors import FileFormatError, UnknownNameError
 from capacity.validation import validate
-from capacity.validation.inference import engine_of, predict, request_of
+from capacity.validation.inference import predict
+from capacity.validation.inference_rows import engine_of, request_of
 from capacity.validation.naming import device_named, model_named, model_of_shape
 from capacity.validation.serving import request_of as serving_request
 from capacity.validation.tables import CURATED, number, size
