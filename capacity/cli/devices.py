@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from capacity.cli.found import entry, show, table
 from capacity.cli.options import Command, Option, one_of
-from capacity.cli.terminal import style, write
-from capacity.rendering import layout, words
+from capacity.rendering import words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from capacity.rendering.style import Style
@@ -64,14 +65,7 @@ def run(options: dict[str, Any]) -> None:
         found = [exact]
     elif not found:
         _nothing(options, folders)
-    if options["json"]:
-        from capacity.rendering.record import json
-
-        write(json({"schema": 1, "kind": "devices", "devices": [_record(device) for device in found]}))
-        return
-    chosen = style(plain=options["plain"])
-    lines = _detail(found[0], chosen) if len(found) == 1 else _listing(found, chosen)
-    write("\n".join(lines) + "\n")
+    show("devices", found, options, record=_record, listing=_listing, detail=_detail)
 
 
 def _named(search: str, found: list[Device]) -> Device | None:
@@ -95,7 +89,7 @@ def _nothing(options: dict[str, Any], folders: tuple[str, ...]) -> None:
     raise UnknownNameError("device", " ".join(options["words"]), known, "`capacity devices` lists them")
 
 
-def _listing(found: list[Device], chosen: Style) -> list[str]:
+def _listing(found: Sequence[Device], chosen: Style) -> list[str]:
     rows = []
     for device in found:
         peak = device.peak_dense_flop_per_s
@@ -110,14 +104,9 @@ def _listing(found: list[Device], chosen: Style) -> list[str]:
             str(device.year),
             device.vendor,
         )
-        rows.append([chosen.text(cell) for cell in cells])
-    header = [[name for name, _ in _COLUMNS], [unit for _, unit in _COLUMNS]]
-    lines = layout.table(header, rows, chosen)
-    return [
-        *lines,
-        "",
-        chosen.paint(f"{len(rows)} devices, peaks dense; `capacity devices ID` shows one with its sources", "dim"),
-    ]
+        rows.append(cells)
+    said = f"{len(rows)} devices, peaks dense; `capacity devices ID` shows one with its sources"
+    return table(_COLUMNS, rows, said, chosen)
 
 
 def _detail(device: Device, chosen: Style) -> list[str]:
@@ -143,27 +132,8 @@ def _detail(device: Device, chosen: Style) -> list[str]:
             ]
     if device.memory_type:
         rows.insert(4 + len(device.peak_dense_flop_per_s) + 1, ("memory type", device.memory_type, ""))
-    sources: dict[str, int] = {}
-    shown = []
-    for name, value, unit in rows:
-        if value is None or value == "":
-            continue
-        source = getattr(value, "source", "")
-        note = f"[{sources.setdefault(source, len(sources) + 1)}]" if source else ""
-        said = words.value(value, unit, binary=name == "memory") if unit else value
-        shown.append((name, chosen.text(said), note))
-    if device.aliases:
-        shown.append(("also called", chosen.text(", ".join(device.aliases)), ""))
-    lines = [chosen.paint(chosen.text(device.name), "bold") + chosen.text(f"  {device.id}")]
-    lines += layout.facts(shown, chosen)
-    lines += [""] if sources else []
-    for source, number in sources.items():
-        body = layout.wrap(chosen.text(source), chosen.width - 7)
-        lines += [
-            chosen.paint(f"  {f'[{number}]' if row == 0 else '':<5}{line}", "dim") for row, line in enumerate(body)
-        ]
-    if device.notes:
-        lines += ["", *(f"  {line}" for line in layout.wrap(chosen.text(device.notes), chosen.width - 2))]
+    rows.append(("also called", ", ".join(device.aliases), ""))
+    lines = entry(device.name, device.id, [(*row, "") for row in rows], device.notes, chosen)
     if device.origin != "catalogue":
         lines.append(f"  from {chosen.text(device.origin)}")
     return lines

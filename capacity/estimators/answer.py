@@ -5,11 +5,10 @@ from __future__ import annotations
 from capacity.estimators.case import read_case
 from capacity.estimators.lowering import Tokens, active_parameter_count, lower, parameter_count
 from capacity.spec.estimate import Estimate
+from capacity.spec.workload import DEPLOY
 
 # The section of what is under the devices, where it is asked about.
 PLATFORM = "platform"
-# The mode that asks where a model can be put.
-DEPLOY = "deploy"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

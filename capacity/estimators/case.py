@@ -8,7 +8,7 @@ from capacity.estimators.assumptions import Assumptions, number, one_of
 from capacity.estimators.case_cluster import read_cluster
 from capacity.formula import sourced
 from capacity.record import Record
-from capacity.spec.workload import MODES, TRAINING_MODES
+from capacity.spec.workload import ALL_MODES, INFER, PHASES, TRAINING_MODES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -194,7 +194,11 @@ def read_case(request: dict[str, Any]) -> Case:
     if request.get("mode") in PHASES:
         request = _phase(request)
     assumptions = Assumptions()
-    mode = one_of("--mode", request.get("mode"), (*MODES, *PHASES))
+    mode = one_of("--mode", request.get("mode"), ALL_MODES)
+    if mode == INFER:
+        raise InputError(
+            "--mode infer is of networks that --module or --onnx name; a language model takes --mode serve"
+        )
     model, shapes = _model(request, folders, assumptions)
     modes: tuple[str, ...] = (mode,) if mode else ("train", "serve")
     if request.get("mtp"):
@@ -211,10 +215,6 @@ def read_case(request: dict[str, Any]) -> Case:
         kept["plain cluster"] = cluster
         cluster = protect(cluster, request, folders, assumptions)
     return Case(request, modes, model, shapes, cluster, profile, assumptions, {}, devices, folders, kept)
-
-
-# Halves of serving that can be asked for alone.
-PHASES = ("decode", "prefill")
 
 
 def _phase(request: dict[str, Any]) -> dict[str, Any]:

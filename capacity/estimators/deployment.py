@@ -19,6 +19,7 @@ from capacity.formulas import schedule
 from capacity.quantities import format
 from capacity.record import Record
 from capacity.spec.estimate import Assumption, Estimate, Quantity, Section
+from capacity.spec.workload import DEPLOY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from capacity.estimators.case import Case
     from capacity.spec.device import Cluster, Device
 
-DEPLOY = "deploy"
 # Which devices each target means; a cloud's are its priced instances.
 TARGETS: dict[str, tuple[str, ...]] = {
     "edge": ("embedded", "phone", "laptop"),

@@ -22,6 +22,7 @@ from capacity.laws.network import Machine, category, load_network_law, op_time_s
 from capacity.record import Record
 from capacity.spec.estimate import Estimate, Section
 from capacity.spec.graph import BACKWARD, FORWARD
+from capacity.spec.workload import ALL_MODES, INFER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ KEYS = (
     *SOURCES, "input", "example_inputs", "dim", "mode", "device", "devices", "nodes", "cluster", "precision", "optimizer", "price",
     "pue", "grid", "catalogue", "compiled", "channels_last",
 )  # fmt: skip
-MODES = ("train", "infer")
+MODES = ("train", INFER)
 FORMATS = ("fp32", "tf32", "bf16", "fp16")
 # Share of what tensors take that the allocator's blocks lose beside.
 ALLOCATOR_SHARE = 0.05
@@ -99,7 +100,11 @@ def read_jobs(request: dict[str, Any]) -> tuple[list[Job], dict[str, Any], Assum
         if key not in KEYS:
             raise InputError(f"--{key.replace('_', '-')} is of language models; with --module or --onnx leave it out")
     assumptions, warnings = Assumptions(), []
-    mode = one_of("--mode", request.get("mode"), MODES)
+    mode = one_of("--mode", request.get("mode"), ALL_MODES)
+    if mode is not None and mode not in MODES:
+        raise InputError(
+            f"--mode {mode} is of language models; a network of --module or --onnx takes {' or '.join(MODES)}"
+        )
     cluster, profile, devices = read_cluster(request, tuple(request.get("catalogue", ())), assumptions)
     word, _, _ = read_format("--precision", request.get("precision"), default_format(cluster.device))
     if word not in FORMATS:

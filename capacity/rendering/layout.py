@@ -62,7 +62,10 @@ def flowed(items: Iterable[tuple[str, str]], style: Style, indent: str, gap: str
 
 
 def table(header: Sequence[Sequence[str]], rows: Sequence[Sequence[str]], style: Style, margin: str = "") -> list[str]:
-    """A table with its heads: the first column left, the others right; what is too wide loses its last columns."""
+    """A table with its heads: the first column left, the others right.
+
+    What is too wide loses its last columns, and a last line names them; a long last column is clipped first.
+    """
     widths = [max(len(line[column]) for line in (*header, *rows)) for column in range(len(header[0]))]
     while len(widths) > 2 and (over := len(margin) + sum(widths) + len(GAP) * (len(widths) - 1) - style.width) > 0:
         last = widths.pop()
@@ -78,6 +81,10 @@ def table(header: Sequence[Sequence[str]], rows: Sequence[Sequence[str]], style:
             for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
         )
         lines.append(style.paint(text.rstrip(), "dim") if number < len(header) else text.rstrip())
+    left_out = [name for name in header[0][len(widths) :] if name]
+    if left_out:
+        said = wrap(f"no room for {', '.join(left_out)}: a wider screen shows them", style.width - len(margin))
+        lines += [style.paint(margin + line, "dim") for line in said]
     return lines
 
 

@@ -14,6 +14,7 @@ from capacity.spec.estimate import Assumption, Estimate, Quantity, Section
 MOST_BYTES = 64 * 2**20
 MOST_CASES = 4000  # of a sweep that are told
 _MODES = ("train.", "serve.", "finetune.", "lora.")
+_ON_EVERY = ("schema", "kind")  # keys that say nothing of what a document holds
 
 
 class Document(Record):
@@ -115,7 +116,7 @@ def predictions(text: str, path: str) -> Document:
 
 
 def document(data: dict[str, Any], name: str) -> Document:
-    """A document of the kind that its keys say."""
+    """A document of the kind that its keys say; raises FileFormatError for what no command wrote."""
     kind = str(data.get("kind", ""))
     if {"overall", "groups"} <= data.keys():
         return Document("validation", kind or name, data)
@@ -123,6 +124,11 @@ def document(data: dict[str, Any], name: str) -> Document:
         return Document("compress", name, data)
     if kind == "estimate" or {"sections", "assumptions"} <= data.keys():
         return asked_again(data, name)
+    if not set(_ON_EVERY) & data.keys() or not any(data.get(key) for key in data if key not in _ON_EVERY):
+        raise FileFormatError(
+            f"{name[-80:]} is no document of this program: give what `capacity estimate`, `validate`, `compress`, `plan`, "
+            "`sweep` or `calibrate` wrote with --json, or a store of `capacity bench`"
+        )
     return Document(kind or "data", name, data)
 
 

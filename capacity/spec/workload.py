@@ -12,6 +12,10 @@ TRAINING_MODES = ("train", "finetune", "lora", "rlhf")
 # Reinforcement learning: groups of answers judged against each other, or a critic that values each token.
 ALGORITHMS = ("grpo", "ppo")
 MODES = (*TRAINING_MODES, "serve")
+# Halves of serving that can be asked for alone; the use of a network that is no language model; where a model can be put.
+PHASES = ("decode", "prefill")
+INFER, DEPLOY = "infer", "deploy"
+ALL_MODES = (*MODES, *PHASES, INFER, DEPLOY)
 
 
 class Precision(Record):

@@ -48,8 +48,9 @@ def validate(data: str | None = None) -> dict[str, Any]:
     path = data or DEFAULT_DATA
     if data is None and not os.path.exists(path):
         raise InputError(f"{DEFAULT_DATA} is not here: measure with `capacity bench`, or give --data FILE")
+    measured = Measured(path)
     laws = read_laws()
-    rows = predict(laws, Measured(path))
+    rows = predict(laws, measured)
     scored = {metric: rows[rows["metric"] == metric] for metric in METRICS}
     groups: list[dict[str, Any]] = []
     for metric, part in scored.items():

@@ -33,7 +33,8 @@ def validate(data: str | None = None) -> dict[str, Any]:
     path = data or DEFAULT_DATA
     if data is None and not os.path.exists(path):
         raise InputError(f"{DEFAULT_DATA} is not here: measure with `capacity bench`, or give --data FILE")
-    rows = predict(read_laws(), Measured(path))
+    measured = Measured(path)
+    rows = predict(read_laws(), measured)
     if rows.empty:
         raise InputError(f"{path}: holds no sizes that were kept from the fit: run `capacity bench {' '.join(KINDS)}`")
     groups = groups_of(rows)

@@ -44,6 +44,9 @@ def capacity(*arguments, **environment):
         (["estimate", "--params", "nan"], "argument --params: 'nan' is not a quantity"),
         (["estimate", "--params", "7G"], "write B for 10^9"),
         (["estimate", "--params", "7e9", "--mode", "trian"], "did you mean train?"),
+        (["estimate", "--params", "7e9", "--mode", "bogus"], "serve, decode, prefill, infer, deploy"),
+        (["estimate", "--params", "7e9", "--mode", "infer"], "networks that --module or --onnx name"),
+        (["estimate", "--module", "x:y", "--mode", "serve"], "takes train or infer"),
         (["estimate", "--params", "7e9", "--model", "gpt2"], "--params and --model given"),
         (["estimate", "--params", "7e9", "--json", "--plain"], "--json and --plain given"),
         (["estimate", "--params", "7e9", "--device", "h1o0-sxm"], "did you mean h100-sxm"),
@@ -53,6 +56,8 @@ def capacity(*arguments, **environment):
         (["devices", "h1oo-sxm"], "did you mean h100-sxm"),
         (["devices", "--kind", "gpuu"], "did you mean gpu"),
         (["models", "lamma-3.1-8b"], "did you mean llama-3.1-8b"),
+        (["validate", "local", "--data", "nowhere.jsonl"], "nowhere.jsonl: cannot be read"),
+        (["validate", "platform", "--data", "nowhere.jsonl"], "nowhere.jsonl: cannot be read"),
         (["models", "--family", "nobody"], "no model of the catalogue is 'nobody'"),
     ],
 )
@@ -176,3 +181,14 @@ def test_the_bare_command_explains_itself(capsys):
     assert capsys.readouterr().out == overview
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("capacity 0.")
+
+
+def test_a_table_says_which_columns_had_no_room(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "50")
+    assert main(["devices", "h100"]) == 0
+    text = capsys.readouterr().out
+    assert "no room for power, price, year, vendor" in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 50
+    monkeypatch.setenv("COLUMNS", "120")
+    assert main(["devices", "h100"]) == 0
+    assert "no room" not in capsys.readouterr().out

@@ -174,7 +174,13 @@ def _nodes(trees):
 
 
 def test_a_file_that_is_no_document_is_one_line(tmp_path, capsys):
-    for name, content in (("a.json", "{"), ("b.json", "[1]"), ("c.json", '{"kind": "estimate"}')):
+    for name, content in (
+        ("a.json", "{"),
+        ("b.json", "[1]"),
+        ("c.json", '{"kind": "estimate"}'),
+        ("d.json", '{"a": 1}'),
+        ("e.json", '{"schema": 1, "kind": "odd"}'),
+    ):
         path = tmp_path / name
         path.write_text(content)
         assert main(["report", str(path), "--output", str(tmp_path / "x.html")]) == 2
