@@ -53,10 +53,10 @@ def entry(name: str, key: str, rows: Iterable[tuple[str, Any, str, str]], notes:
         shown.append((what, chosen.text(said), f"{remark} {number}".strip()))
     lines = [chosen.paint(chosen.text(name), "bold") + chosen.text(f"  {key}"), *layout.facts(shown, chosen)]
     lines += [""] if sources else []
-    for source, number in sources.items():
+    for source, place in sources.items():
         body = layout.wrap(chosen.text(source), chosen.width - 7)
         lines += [
-            chosen.paint(f"  {f'[{number}]' if row == 0 else '':<5}{line}", "dim") for row, line in enumerate(body)
+            chosen.paint(f"  {f'[{place}]' if row == 0 else '':<5}{line}", "dim") for row, line in enumerate(body)
         ]
     if notes:
         lines += ["", *(f"  {line}" for line in layout.wrap(chosen.text(notes), chosen.width - 2))]
