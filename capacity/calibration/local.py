@@ -31,6 +31,9 @@ OUTLIER = 0.15
 # Memory that is off by more than this counts less.
 OUTLIER_BYTES = 3.0 * 2**20
 FEWEST_KERNELS = 20
+# Steps that say how far off the laws are of networks; variations of one step say the same again.
+FEWEST_STEPS = 5
+_VARIED = ("compiled", "recompute", "accumulate")
 # An element-wise op has a law of its own if this many kernels of a few ops hold it; dispatch kernels of more ops are chains.
 FEWEST_OF_A_LAW, MOST_LAWS = 3, 3
 # Terms of calls among other calls.
@@ -97,13 +100,32 @@ def calibrate(path: str) -> tuple[LocalLaws, dict[str, Any]]:
     )
     predicted = {row.name: laws.run_s(row.terms, row.trace) for row in rows}
     residuals = np.log([row.seconds / max(predicted[row.name], 1e-12) for row in rows])
-    low, mid, high = (float(value) for value in np.quantile(residuals, (0.05, 0.5, 0.95)))
-    laws = replace(laws, spread=(low, mid, high))
+    laws = replace(laws, spread=_spread(residuals), steps=_steps(kernels, laws))
     return laws, {
         "kernels": len(traces),
         "residuals": {row.name: predicted[row.name] / row.seconds - 1.0 for row in rows},
         "untraced": sorted(set(names) - set(traces)),
     }
+
+
+def _spread(residuals: np.ndarray) -> tuple[float, float, float]:
+    low, mid, high = (float(value) for value in np.quantile(residuals, (0.05, 0.5, 0.95)))
+    return low, mid, high
+
+
+def _steps(measured: Measured, laws: LocalLaws) -> tuple[float, float, float] | None:
+    """How far plain training steps are from what the laws say: the laws are not fitted to any of them."""
+    residuals = []
+    for name in measured.of_kind("training"):
+        parameters = measured.cases[name].parameters
+        plain = parameters["dtype"] == "fp32" and not any(parameters.get(word) for word in _VARIED)
+        trace = measured.trace(name) if plain else None
+        if trace is None:
+            continue
+        seconds, missing = laws.trace_s(trace)
+        if not missing:
+            residuals.append(np.log(measured.summaries[name].seconds / sum(seconds.values())))
+    return _spread(np.array(residuals)) if len(residuals) >= FEWEST_STEPS else None
 
 
 def _traces(kernels: Measured) -> tuple[list[str], dict[str, Trace]]:

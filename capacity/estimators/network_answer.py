@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from capacity.catalogue.own import THIS_MACHINE, measured_folder
 from capacity.errors import InputError
 from capacity.estimators.assumptions import Assumptions, one_of
 from capacity.estimators.case_cluster import read_cluster
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from capacity.estimators.intervals import Account
+    from capacity.estimators.network_local import Here
+    from capacity.importers.graphs.module import InputSpec
     from capacity.laws.network import NetworkLaw
     from capacity.laws.profile import Profile
     from capacity.spec.device import Cluster
@@ -52,7 +55,7 @@ _PARTS = {
 
 
 class Job(Record):
-    """A network on a cluster in one mode."""
+    """A network on a cluster in one mode; here: its time by the laws of the machine it is asked of, where that was measured."""
 
     graph: Graph
     mode: str
@@ -63,6 +66,7 @@ class Job(Record):
     precision: str
     optimizer: str
     devices: float
+    here: Here | None = None
 
 
 def network_estimate(request: dict[str, Any]) -> Estimate:
@@ -105,7 +109,9 @@ def read_jobs(request: dict[str, Any]) -> tuple[list[Job], dict[str, Any], Assum
         raise InputError(
             f"--mode {mode} is of language models; a network of --module or --onnx takes {' or '.join(MODES)}"
         )
-    cluster, profile, devices = read_cluster(request, tuple(request.get("catalogue", ())), assumptions)
+    folders = tuple(request.get("catalogue", ()))
+    own = request.get("device") == THIS_MACHINE
+    cluster, profile, devices = read_cluster(request, (*folders, measured_folder()) if own else folders, assumptions)
     word, _, _ = read_format("--precision", request.get("precision"), default_format(cluster.device))
     if word not in FORMATS:
         raise InputError(f"--precision {word}: networks are priced in {', '.join(FORMATS)}")
@@ -136,11 +142,18 @@ def read_jobs(request: dict[str, Any]) -> tuple[list[Job], dict[str, Any], Assum
     count = 1.0 if devices is None else devices
     assumptions.note("devices", count, "1", "default" if devices is None else "user", "each with a batch of its own")
     cluster = _shrunk(cluster, count)
+    here: dict[str, Here] = {}
+    if own and "module" in request and count == 1.0:
+        here = {one: _here(request, one == "train", word, optimizer, compiled=compiled, last=last) for one in graphs}
+        missing = sorted({name for one in here.values() for name in one.missing})
+        assumptions.note("laws", "of this machine's own kernels", "", "measured", "`capacity calibrate local`")
+        if missing:
+            warnings.append(f"not measured here, so taken at its best: {', '.join(missing[:6])}")
     jobs = [
         Job(
             graph, one, cluster, profile, law,
             Machine(**numbers, last=float(last), compiled=float(compiled), mixed=float(one == "train" and word in ("bf16", "fp16"))),
-            word, optimizer, count,
+            word, optimizer, count, here.get(one),
         )
         for one, graph in graphs.items()
     ]  # fmt: skip
@@ -168,31 +181,42 @@ def read_graph(request: dict[str, Any], *, train: bool) -> Graph:
         return read_onnx(request["onnx"], dict(request.get("dim", {})), train=train)
     from capacity.importers.graphs import module
 
-    target = request["module"]
-    given = request.get("example_inputs")
-    if given is not None:
-        tensors = given if isinstance(given, (list, tuple, dict)) else (given,)
-        keywords = tensors if isinstance(tensors, dict) else {}
-        positional = () if isinstance(tensors, dict) else tensors
-        return (
-            module.trace(target, positional, train=train, keywords=keywords)
-            if not isinstance(target, str)
-            else module.trace_target(
-                target,
-                [module.InputSpec(tuple(one.shape), str(one.dtype).removeprefix("torch.")) for one in positional],
-                train=train,
-            )
-        )
-    inputs = request.get("input", ())
-    specs = [
-        module.read_input(one) if isinstance(one, str) else one
-        for one in ((inputs,) if isinstance(inputs, str) else inputs)
-    ]
+    target, specs = request["module"], read_inputs(request)
     if not isinstance(target, str):
         return module.trace(target, specs, train=train)
-    if train or request.get("mode") == "infer":
+    if request.get("example_inputs") is None and (train or request.get("mode") == "infer"):
         print(f"capacity: importing and running your code, {target[:80]}, on shapes only", file=sys.stderr)
     return module.trace_target(target, specs, train=train)
+
+
+def read_inputs(request: dict[str, Any]) -> list[InputSpec]:
+    """Shapes and formats of what the network is given: of tensors, or as they were written."""
+    from capacity.importers.graphs import module
+
+    given = request.get("example_inputs")
+    if given is None:
+        inputs = request.get("input", ())
+        return [
+            module.read_input(one) if isinstance(one, str) else one
+            for one in ((inputs,) if isinstance(inputs, str) else inputs)
+        ]
+    if isinstance(given, dict):
+        named = list(given.items())
+    else:
+        named = [("", one) for one in (given if isinstance(given, (list, tuple)) else (given,))]
+    return [module.InputSpec(tuple(one.shape), str(one.dtype).removeprefix("torch."), name) for name, one in named]
+
+
+def _here(request: dict[str, Any], train: bool, precision: str, optimizer: str, *, compiled: bool, last: bool) -> Here:
+    """The network's time by this machine's own laws."""
+    from capacity.estimators.network_local import read_local_laws, time_here
+    from capacity.importers.graphs import module
+
+    target = request["module"]
+    return time_here(
+        read_local_laws(), module.maker_of(target) if isinstance(target, str) else target, read_inputs(request),
+        train=train, precision=precision, optimizer=optimizer, compiled=compiled, channels_last=last,
+    )  # fmt: skip
 
 
 def _shrunk(cluster: Cluster, devices: float) -> Cluster:
@@ -225,8 +249,11 @@ def flop_of(graph: Graph, phase: str) -> float:
     )
 
 
-def _account(job: Job) -> tuple[Account, dict[str, float], dict[str, float]]:
-    graph, law, machine, cluster = job.graph, job.law, job.machine, job.cluster
+def _step(job: Job) -> tuple[float, dict[str, float]]:
+    """Seconds of a step, and what they go to."""
+    if job.here is not None:
+        return job.here.step_s(), {part: float(sum(calls.values())) for part, calls in job.here.parts.items()}
+    graph, law, machine = job.graph, job.law, job.machine
     train = job.mode == "train"
     passes: dict[str, dict[str, dict[str, float]]] = {FORWARD: {}, BACKWARD: {}}
     for at, op in enumerate(graph.ops):
@@ -235,8 +262,8 @@ def _account(job: Job) -> tuple[Account, dict[str, float], dict[str, float]]:
         passes[op.phase].setdefault(part, {})[f"{op.name} {at}"] = seconds
     phases = {name: {part: total(terms) for part, terms in parts.items()} for name, parts in passes.items()}
     calls = {name: sum(op.count for op in graph.phase(name)) for name in phases}
-    link = Network.of(cluster, job.profile).pace(job.devices, 1.0)[0] if job.devices > 1.0 else 1e12
-    step_mid = pass_seconds(
+    link = Network.of(job.cluster, job.profile).pace(job.devices, 1.0)[0] if job.devices > 1.0 else 1e12
+    step = pass_seconds(
         law, machine, total(phases[FORWARD]), total(phases[BACKWARD]) if train else 0.0, calls[FORWARD], calls[BACKWARD],
         sourced(graph.trained, "trained parameters"), sourced(graph.tensors, "tensors of parameters"),
         OPTIMIZER_STATE_BYTES[job.optimizer], float(train), job.devices, link,
@@ -245,8 +272,15 @@ def _account(job: Job) -> tuple[Account, dict[str, float], dict[str, float]]:
     for parts in phases.values():
         for part, seconds in parts.items():
             times[part] = times.get(part, 0.0) + seconds
-    rest = float(step_mid) - sum(float(value) for value in times.values())
+    rest = float(step) - sum(float(value) for value in times.values())
     times["host, optimizer, exchange" if train else "host"] = max(rest, 0.0)
+    return step, times
+
+
+def _account(job: Job) -> tuple[Account, dict[str, float], dict[str, float]]:
+    graph, machine, cluster = job.graph, job.machine, job.cluster
+    train = job.mode == "train"
+    step_mid, times = _step(job)
     memory = memory_of(job)
     memory_mid = total(memory)
     forward = flop_of(graph, FORWARD)
@@ -277,7 +311,9 @@ def _account(job: Job) -> tuple[Account, dict[str, float], dict[str, float]]:
             "saved_activations": Value(
                 memory.get("activations", 0.0), "byte", "kept for the backward pass" if train else "most alive at once"
             ),
-            "kernels": Value(calls[FORWARD] + (calls[BACKWARD] if train else 0.0), "1", "started in a step"),
+            "kernels": Value(
+                sum(op.count for op in graph.ops if train or op.phase == FORWARD), "1", "started in a step"
+            ),
             "checkpoint": Value(
                 graph.parameters * 4.0 + (graph.trained * OPTIMIZER_STATE_BYTES[job.optimizer] if train else 0.0),
                 "byte",
@@ -366,8 +402,11 @@ def _time(seconds: float) -> str:
 def _uncertain(job: Job) -> tuple[Uncertain, ...]:
     low, high = job.law.interval["train" if job.mode == "train" else "infer"]
     power = 1.0 if job.cluster.device.kind in ("GPU", "CPU") else 2.0 * CARRIED_WIDENING
+    step = Uncertain("step time", low**power, high**power, job.law.source)
+    if job.here is not None:
+        step = Uncertain("step time", *job.here.interval, job.here.source)
     found = [
-        Uncertain("step time", low**power, high**power, job.law.source),
+        step,
         composed_interval("memory", "training_memory" if job.mode == "train" else "serving_memory", job.profile),
         composed_interval("power", "power", job.profile),
     ]
@@ -381,7 +420,7 @@ def _binding(job: Job, times: dict[str, float]) -> str:
     host = sum(value for name, value in times.items() if name.startswith("host"))
     matrix = sum(times.get(name, 0.0) for name in ("products", "convolutions", "attention"))
     other = sum(times.values()) - host - matrix
-    launched = sum(op.count for op in job.graph.ops) * job.law.number["launch_s"]
+    launched = 0.0 if job.here else sum(op.count for op in job.graph.ops) * job.law.number["launch_s"]
     if max(host, launched) > max(matrix, other):
         return "launch latency"
     return "compute" if matrix >= other else "memory bandwidth"

@@ -200,7 +200,8 @@ class LocalLaws(Record):
     """Fitted laws of one machine.
 
     seconds: per unit of each term, by law; "any KIND DTYPE" stands in for ops never measured. spread: quantiles
-    (5, 50, 95 %) of ln(measured / predicted). environment: where it was fitted. libraries_bytes: memory a
+    (5, 50, 95 %) of ln(measured / predicted) of the kernels; steps: of whole training steps, which no fit saw, where some were
+    measured. environment: where it was fitted. libraries_bytes: memory a
     process holds beside its tensors, by what makes libraries hold it. The cache sizes are those that decided
     which bytes count as near.
     """
@@ -214,6 +215,7 @@ class LocalLaws(Record):
     settings: Mapping[str, Any] = {}
     libraries_bytes: Mapping[str, float] = {}
     device: str = "cpu"
+    steps: tuple[float, float, float] | None = None
 
     def memory_bytes(self, trace: Trace) -> float:
         """Most that a run holds beyond the process at rest: tensors and gaps between them, libraries' code and buffers."""
@@ -250,6 +252,12 @@ class LocalLaws(Record):
                 return None
             total += amount * rates.get(term, 0.0)
         return total
+
+    def roofline_s(self, op: TracedOp) -> float:
+        """Seconds of one call at best: its FLOPs at the rate of large products, or its bytes at the memory's, whichever is slower."""
+        rate = self.law_of(f"product {op.dtype}", "product") or {}
+        moved = (op.near_bytes + op.far_bytes + op.fresh_bytes) * self.seconds[MACHINE].get(FAR, 0.0)
+        return max(op.flop / 2.0 * rate.get("m n k", 0.0), moved)
 
     def run_s(self, row: Mapping[tuple[str, str], float], trace: Trace) -> float:
         """Seconds of a run by its terms; ops never measured count nothing."""
@@ -314,8 +322,11 @@ def from_document(document: Any, path: str) -> LocalLaws:
         raise FileFormatError(f"{path}: holds no laws of schema {SCHEMA}: run `capacity calibrate local` again")
     fields = {name: value for name, value in document.items() if name != "schema"}
     try:
-        low, mid, high = fields["spread"]
-        return LocalLaws(**(fields | {"spread": (float(low), float(mid), float(high))}))
+        for name in ("spread", "steps"):
+            if name == "spread" or fields.get(name) is not None:
+                low, mid, high = fields[name]
+                fields[name] = (float(low), float(mid), float(high))
+        return LocalLaws(**fields)
     except (KeyError, TypeError, ValueError) as error:
         raise FileFormatError(
             f"{path}: is incomplete ({str(error)[:80]}): run `capacity calibrate local` again"

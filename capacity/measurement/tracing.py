@@ -389,23 +389,30 @@ def trace_module(
     loss: Callable[[Any], Any] | None = None,
     optimizer: Callable[[Any], Any] | None = None,
     inputs: Callable[[], tuple[Any, ...]],
+    keywords: Callable[[], dict[str, Any]] = dict,
+    autocast: Any = None,
 ) -> Trace:
     """The ops of one step of any network.
 
-    module, inputs: make it and its positional inputs; both are called with tensors as shapes, so no memory is taken. loss: of
-    the result, for a backward pass; optimizer: made of the parameters, for an update.
+    module, inputs, keywords: make it and its inputs by position and by name; they are called with tensors as shapes, so no
+    memory is taken. loss: of the result, for a backward pass; optimizer: made of the parameters, for an update. autocast: the
+    format the forward pass is cast to.
     """
     from capacity.measurement.case import Work
 
     tracer = Tracer(Residency(caches))
     with _shapes_only(tracer):
-        network, given = module(), inputs()
+        network, given, named = module(), inputs(), keywords()
         update = optimizer(network.parameters()) if optimizer else None
+        device = next((one.device.type for one in network.parameters()), "cpu")
         held: dict[str, Any] = {}
 
         def forward() -> None:
-            with torch.set_grad_enabled(loss is not None):
-                held["result"] = network(*given)
+            with (
+                torch.set_grad_enabled(loss is not None),
+                torch.autocast(device, autocast, enabled=autocast is not None),
+            ):
+                held["result"] = network(*given, **named)
 
         def backward() -> None:
             loss(held.pop("result")).backward()  # type: ignore[misc]

@@ -13,7 +13,7 @@ import pandas as pd
 
 from capacity.catalogue.own import laws_path, read_laws_document
 from capacity.errors import InputError
-from capacity.laws.local import FAR, MACHINE, LocalLaws, from_document, fused
+from capacity.laws.local import LocalLaws, from_document, fused
 from capacity.measurement.measured import Measured, held_out
 from capacity.validation import platform, scoring
 
@@ -149,12 +149,8 @@ def _what(case: Case) -> tuple[str, str, str]:
 def roofline(laws: LocalLaws, trace: Trace) -> dict[str, float]:
     """The naive estimate on measured ceilings, by phase: each call's FLOPs at the best product rate or its bytes at the memory's."""
     phases: dict[str, float] = {}
-    far = laws.seconds[MACHINE].get(FAR, 0.0)
     for op in trace.ops:
-        rate = laws.law_of(f"product {op.dtype}", "product") or {}
-        compute = op.flop / 2.0 * rate.get("m n k", 0.0)
-        slower = max(compute, (op.near_bytes + op.far_bytes + op.fresh_bytes) * far)
-        phases[op.phase] = phases.get(op.phase, 0.0) + op.calls * slower
+        phases[op.phase] = phases.get(op.phase, 0.0) + op.calls * laws.roofline_s(op)
     return phases
 
 

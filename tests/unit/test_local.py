@@ -6,7 +6,10 @@ import json
 from random import Random
 
 import pytest
+import torch
+from torch import nn
 
+import capacity
 from capacity.calibration import local as calibration
 from capacity.calibration.machine import write_machine
 from capacity.catalogue.own import laws_path, own_folder
@@ -28,7 +31,7 @@ from capacity.measurement.measured import Measured, held_out, threads_of
 from capacity.measurement.registry import KERNELS, cases
 from capacity.measurement.residency import Caches
 from capacity.measurement.store import Store
-from capacity.measurement.tracing import trace_case
+from capacity.measurement.tracing import trace_case, trace_module
 from capacity.spec.measurement import Measurement, Sample
 from capacity.spec.trace import TracedOp
 from capacity.validation import validate
@@ -226,6 +229,36 @@ def test_estimate_uses_this_machine(store, fitted, home, capsys):
     )
     answer = json.loads(capsys.readouterr().out)
     assert "Known processor" in json.dumps(answer)
+
+
+def test_a_network_of_ones_own_is_priced_by_this_machines_laws(store, fitted, home):
+    write_machine(fitted[0], store)
+    network = nn.Sequential(nn.Linear(1000, 512), nn.GELU(), nn.Linear(512, 512), nn.LayerNorm(512), nn.Linear(512, 10))
+    batch = torch.empty(128, 1000)
+    asked = {"module": network, "example_inputs": batch, "device": "this-machine"}
+    answer = capacity.estimate(**asked, precision="fp32", optimizer="sgd")
+    trace = trace_module(
+        lambda: network,
+        Caches(MIB, 32 * MIB),
+        inputs=lambda: (torch.empty(128, 1000),),
+        loss=lambda result: result.sum(),
+        optimizer=lambda weights: torch.optim.SGD(weights, lr=1e-3),
+    )
+    known = sum(op.calls * truth(op) for op in trace.ops if op.kind not in ("python", "view"))
+    step = answer.sections["train"].quantities["step_time"]
+    assert step.mid == pytest.approx(known, rel=0.06)
+    assert step.low < known < step.high
+    assert sum(answer.sections["train"].breakdowns["time"].values()) == pytest.approx(step.mid)
+    # Weights stored in 16 bits multiply twice as fast here; a compiler spares calls.
+    infer = {form: capacity.estimate(**asked, precision=form, mode="infer") for form in ("fp32", "bf16")}
+    times = {form: one.sections["infer"].breakdowns["time"] for form, one in infer.items()}
+    assert times["bf16"]["products"] < 0.75 * times["fp32"]["products"]
+    compiled = capacity.estimate(**asked, precision="fp32", mode="infer", compiled=True)
+    assert (
+        compiled.sections["infer"].quantities["latency"].mid < infer["fp32"].sections["infer"].quantities["latency"].mid
+    )
+    with pytest.raises(InputError, match="lion"):
+        capacity.estimate(**asked, optimizer="lion", mode="train")
 
 
 def test_commands_calibrate_and_validate(store, home, capsys):

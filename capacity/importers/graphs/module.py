@@ -121,8 +121,8 @@ def load_target(target: Target) -> Any:
     return found
 
 
-def trace_target(text: str, inputs: Sequence[InputSpec], *, train: bool) -> Graph:
-    """The graph of what a target names: a factory, a class or a module. Raises InputError."""
+def maker_of(text: str) -> Any:
+    """What makes the module a target names: a factory, a class or a module. Raises InputError."""
     target = read_target(text)
     torch = _torch()
     found = load_target(target)
@@ -132,7 +132,20 @@ def trace_target(text: str, inputs: Sequence[InputSpec], *, train: bool) -> Grap
             return found
         return found(*target.arguments, **target.named)
 
-    return trace(make, inputs, train=train, name=text, source=f"traced from {text}")
+    return make
+
+
+def trace_target(text: str, inputs: Sequence[InputSpec], *, train: bool) -> Graph:
+    """The graph of what a target names. Raises InputError."""
+    return trace(maker_of(text), inputs, train=train, name=text, source=f"traced from {text}")
+
+
+def network_on_meta(module: Any) -> Any:
+    """A module, or what a callable of no arguments returns, with all its tensors on meta; raises what its code raises."""
+    from capacity.importers.graphs.tracer import quiet
+
+    with quiet():
+        return _on_meta(module if isinstance(module, _torch().nn.Module) else _built(module))
 
 
 def trace(
