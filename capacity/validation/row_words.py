@@ -103,7 +103,8 @@ def stack_of(row: dict[str, Any]) -> str:
         for pattern, name in _STACKS:
             if re.search(pattern, text):
                 years = [int(year) for year in re.findall(r"20[12]\d", text)]
-                recent = name == "megatron-lm" and years and min(years) >= 2024
+                # Its repository has functional tests since 2024.
+                recent = name == "megatron-lm" and ("functional_tests" in text or (years and min(years) >= 2024))
                 release = _release(text) if name == "megatron-core" else 0.0
                 if release >= NEWEST and _FUSED_ON.match(word(row, "device")):
                     return "megatron-core-26.06"
