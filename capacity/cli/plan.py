@@ -12,7 +12,6 @@ from capacity.quantities import argument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
 # Options of an estimate that here may be several, separated by commas.
@@ -78,28 +77,36 @@ COMMAND = Command(
 def run(options: dict[str, Any]) -> None:
     """Ask, and print the answer."""
     limits = {name: options[name] for name in ("objective", *LIMITS) if options[name] is not None}
-    backwards = {name: options[name] for name in BACKWARDS if options[name] is not None}
     if options["solve"] is not None:
-        from capacity.planning.backwards import solve
-        from capacity.rendering.solution import screen as solved
-
-        # What is solved for may be the model itself.
-        request = question(options, model=options["solve"] != "params") | limits | backwards
-        _tell(solve(options["solve"], **request), "solution", solved, options)
+        _backwards(options, limits)
         return
-    for name in backwards:
-        raise InputError(f"--{name.replace('_', '-')} is for a question asked backwards: add --solve params")
+    for name in BACKWARDS:
+        if options[name] is not None:
+            raise InputError(f"--{name.replace('_', '-')} is for a question asked backwards: add --solve params")
     request = question(options) | limits
     from capacity.planning.answer import plan
-    from capacity.rendering.choice import screen
+    from capacity.rendering.choice import record, screen
 
-    _tell(plan(**request), "plan", screen, options)
-
-
-def _tell(found: Any, kind: str, screen: Callable[..., str], options: dict[str, Any]) -> None:
+    found = plan(**request)
     if options["json"]:
-        from capacity.rendering.record import json, planned_record
+        from capacity.rendering.record import json
 
-        write(json(planned_record(found, kind)))
+        write(json(record(found)))
+    else:
+        write(screen(found, style(), everything=options["verbose"]))
+
+
+def _backwards(options: dict[str, Any], limits: dict[str, Any]) -> None:
+    given = {name: options[name] for name in BACKWARDS if options[name] is not None}
+    # What is solved for may be the model itself.
+    request = question(options, model=options["solve"] != "params") | limits | given
+    from capacity.planning.backwards import solve
+    from capacity.rendering.solution import record, screen
+
+    found = solve(options["solve"], **request)
+    if options["json"]:
+        from capacity.rendering.record import json
+
+        write(json(record(found)))
     else:
         write(screen(found, style(), everything=options["verbose"]))

@@ -18,11 +18,21 @@ _WIDE = ("bf16", 2.0)
 _LEAST_HEAD_BITS = 6.56
 
 
-def checkpoint_formats(model: ModelSpec, word: str, stated_bits: float | None = None) -> dict[str, tuple[str, float]]:
+def checkpoint_formats(
+    model: ModelSpec, word: str, stated_bits: float | None = None, *, as_gguf: bool = False
+) -> dict[str, tuple[str, float]]:
     """Format and stored bytes of a weight by precision group, "" for any other.
 
     word: a key of FORMATS; stated_bits: effective bits where they differ from that format's usual ones. A model that was published in this format keeps what its publisher kept.
+    as_gguf: as llama.cpp's files hold it.
     """
+    if as_gguf and word == "mxfp4":
+        # Its own blocks for experts, 8 bits for the rest (llama-quantize, MXFP4_MOE).
+        found = checkpoint_formats(model, word, stated_bits)
+        return {
+            group: (("gguf", width) if width < 2.0 else ("gguf", FORMATS["q8_0"][0] / 8.0))
+            for group, (_, width) in found.items()
+        }
     usual_bits, _ = FORMATS[word]
     bits = stated_bits or usual_bits
     format = kernel_format(word)
@@ -51,7 +61,14 @@ def kernel_format(word: str) -> str:
     if word in ("nvfp4", "mxfp4"):
         return "fp4"
     if is_gguf(word):
-        return "gguf_k" if "_k" in word else "gguf"
+        # The narrow iq formats are looked up in a code book; iq4_xs has blocks as the k formats have.
+        return (
+            "gguf_iq"
+            if word.startswith(("iq1", "iq2", "iq3"))
+            else "gguf_k"
+            if "_k" in word or word == "iq4_xs"
+            else "gguf"
+        )
     return word
 
 

@@ -11,7 +11,7 @@ from capacity.estimators.replica import load_replica
 from capacity.estimators.rigs import rivals
 from capacity.estimators.serving_account import account_of
 from capacity.estimators.serving_case import read_service
-from capacity.laws.engine import load_engine
+from capacity.laws.engine import load_engine, on_device
 from capacity.record import replace
 from capacity.spec.estimate import Section
 
@@ -245,8 +245,9 @@ def _alternatives(case: Case, load: Load) -> tuple[dict[str, Any], ...]:
 def _on(load: Load, cluster: Cluster) -> Service:
     """The same service on another device: its engine as it runs on that kind of processor."""
     kind, engine = processor(cluster.device), load.service.engine
-    same = kind == processor(load.cluster.device)
-    return load.service if same else replace(load.service, engine=load_engine(engine.id, kind))
+    if kind != processor(load.cluster.device):
+        engine = load_engine(engine.id, kind)
+    return replace(load.service, engine=on_device(engine, cluster.device))
 
 
 def _warnings(case: Case, load: Load) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from capacity.estimators.checkpoint import checkpoint_formats, is_gguf
 from capacity.estimators.formats import FORMATS, default_format, read_format
 from capacity.estimators.pricing import processor
 from capacity.formulas import schedule
-from capacity.laws.engine import load_engine
+from capacity.laws.engine import load_engine, on_device
 from capacity.record import Record, replace
 from capacity.spec.plan import Plan
 from capacity.spec.workload import Precision, Workload
@@ -113,7 +113,8 @@ def read_service(case: Case) -> tuple[Workload, Service]:
         "one user" if personal else "requests in flight per replica",
     )
     word = _weight_format(case, personal)
-    engine = load_engine(_engine_name(case, word, personal), processor(case.cluster.device))
+    device = case.cluster.device
+    engine = on_device(load_engine(_engine_name(case, word, personal), processor(device)), device)
     chunk = case.number("chunk_tokens", "1", 1.0, 1e7, whole=True)
     if chunk is not None:
         engine = replace(engine, chunk_tokens=chunk)
@@ -125,7 +126,8 @@ def read_service(case: Case) -> tuple[Workload, Service]:
         "user" if "engine" in case.request else "default",
         engine.source,
     )
-    formats = checkpoint_formats(case.model, word, case.number("weight_bits", "1", 1.0, 32.0))
+    bits = case.number("weight_bits", "1", 1.0, 32.0)
+    formats = checkpoint_formats(case.model, word, bits, as_gguf="llama.cpp" in engine.id)
     cache = case.request.get("kv_precision")
     cache, kv_bits, _ = read_format("--kv-precision", cache, _cache_format(case, engine, formats))
     tag = "user" if "kv_precision" in case.request else "default"

@@ -35,6 +35,8 @@ HOST_BYTES_PER_S, DESK_BYTES_PER_S = 6.1e11, 9e10
 HOST_FLOP_PER_S, DESK_FLOP_PER_S = 9e12, 1.2e12
 # A drive of today, where the catalogue knows none of the node.
 DRIVE_BYTES_PER_S = 5e9
+# A layer handed to the cores of a socket or two, and back (as published runs of experts beside a card show it).
+HOST_LAYER_S = 7.3e-4
 _DESK = ("consumer", "workstation", "laptop", "embedded", "phone")
 
 
@@ -125,7 +127,8 @@ def with_host(
             else:
                 step = {part: scaled(value, 1.0 - share) for part, value in step.items()}
                 layers = layers * share
-            mine = schedule.host_layers_s(read, memory, cores.bandwidth["gemm"], layers, cores.launch_s["layer"])
+            handed = sourced(HOST_LAYER_S, "handing a layer to the host's cores and back")
+            mine = schedule.host_layers_s(read, memory, cores.bandwidth["gemm"], layers, handed)
             step["host"] = ops.where(some, mine, 0.0)
             mine = schedule.host_prompt_s(
                 room.host_bytes, link, chunks, room.host_flop_per_token * workload.prompt_len,

@@ -22,11 +22,14 @@ if TYPE_CHECKING:
 
 # A recurrence keeps its state in fp32, and a step reads and writes it.
 STATE_BYTES, STATE_PASSES = 4.0, 2.0
+SCORE_BYTES = 4.0
 # What crosses a slot where devices have no link of their own: PCIe 4.0 x16, one direction, as it is reached.
 SLOT_BYTES_PER_S = 25e9
 SLOTS = 8
 # Rows from which on a product unpacks its weights first, where an engine does.
 UNPACKED_ROWS = 64.0
+# Rows up to which weights of 16 bits are multiplied on the vector units, one by one, rather than in tiles.
+VECTOR_ROWS = 8.0
 
 
 class Kernel:
@@ -82,9 +85,12 @@ class Machine(Record):
 
     formats: by precision group ("" any other) the format's name and stored bytes of a weight; kv_format and kv_bytes:
     of the cache. reach and pace: shares of the
-    memory bandwidth and of the peak that this architecture reaches where those whose kernels were measured reach all. half_accumulate: products add up in 16
-    bits; warp_products: in the instructions that older tensor cores had too; unpacks: narrow weights are written out in 16 bits for many rows. adapters: low-rank
-    adapters of adapter_rank that requests choose among. known: peaks asked for so far, a table of this machine's own.
+    memory bandwidth and of the peak that this architecture reaches where those whose kernels were measured reach all. half_accumulate: which products add up in 16
+    bits ("all", those of "narrow" weights); warp_products: in the instructions that older tensor cores had too; vector_products: on the vector units, however many rows; unpacks: narrow weights
+    are written out in 16 bits for many rows; wide_copies: for more rows than VECTOR_ROWS a copy in 16 bits is read. score_rows: queries whose scores are kept in memory at a time, 0 where kernels are fused; expands: keys and
+    values are copied for every query head; loops: experts run one after the other, those without a token too. core_bytes_per_s: what one
+    processor core reads at most. adapters: low-rank adapters of adapter_rank that requests choose among. known: peaks asked for
+    so far, a table of this machine's own.
     """
 
     cluster: Cluster
@@ -93,9 +99,15 @@ class Machine(Record):
     kv_bytes: float
     reach: float = 1.0
     pace: float = 1.0
-    half_accumulate: bool = False
+    half_accumulate: str = ""
     warp_products: bool = False
+    vector_products: bool = False
     unpacks: bool = False
+    wide_copies: bool = False
+    score_rows: float = 0.0
+    expands: bool = False
+    loops: bool = False
+    core_bytes_per_s: float | None = None
     adapters: float = 0.0
     adapter_rank: float = 0.0
     known: dict[str, float] = {}
@@ -103,7 +115,11 @@ class Machine(Record):
     @property
     def memory_bytes_per_s(self) -> float:
         """Bandwidth of one device, less what its processor cannot reach."""
-        return self.cluster.device.memory_bytes_per_s * self.reach
+        device = self.cluster.device
+        whole = device.memory_bytes_per_s * self.reach
+        if self.core_bytes_per_s is None or device.multiprocessors is None:
+            return whole
+        return min(whole, device.multiprocessors * self.core_bytes_per_s)
 
     def format(self, group: str) -> tuple[str, float]:
         """Name and stored bytes of a group's weights."""
@@ -117,6 +133,8 @@ class Machine(Record):
         return known
 
     def _peak(self, format: str) -> float:
+        if format == "vector":
+            return self.vector_flop_per_s
         dtype = _COMPUTED.get(format, format)
         if processor(self.cluster.device) == "CPU":
             return self._cores(dtype)
@@ -141,9 +159,10 @@ class Machine(Record):
     def _pace(self, dtype: str) -> float:
         """What an engine's kind of products makes of the datasheet's peak."""
         device, pace = self.cluster.device, 1.0
-        if self.half_accumulate and device.vendor == "NVIDIA" and device.segment == "consumer":
+        halves = {"all": ("bf16", "fp16", "int4"), "narrow": ("int4",)}.get(self.half_accumulate, ())
+        if dtype in halves and device.vendor == "NVIDIA" and device.segment == "consumer":
             # GeForce cards add up in 16 bits at twice the rate that the catalogue states, for 32 bits.
-            pace = 2.0 if dtype in ("bf16", "fp16", "int4") else 1.0
+            pace = 2.0
         if self.warp_products and device.segment == "data-centre":
             pace *= _WARP_PACE.get(device.architecture, 1.0)
         return pace
@@ -176,7 +195,7 @@ _HALF_VECTORS = ("apple-cpu", "arm")
 # Share of the peak that warp-wide products reach at most, where later cores have wider ones (published microbenchmarks).
 _WARP_PACE = {"hopper": 0.62, "blackwell": 0.5, "blackwell-ultra": 0.5}
 # What products with weights of a format are computed in, where it is not the format itself.
-_COMPUTED = {"fp8_block": "fp8", "gguf": "int4", "gguf_k": "int4", "int8wo": "int4", "fp8wo": "int4", "int4wo": "int4"}
+_COMPUTED = {"fp8_block": "fp8"} | dict.fromkeys(("gguf", "gguf_k", "gguf_iq", "int8wo", "fp8wo", "int4wo"), "int4")
 
 
 def kernels(table: tuple[Op, ...], tokens: float, plan: Plan, machine: Machine) -> list[Kernel]:
@@ -204,6 +223,8 @@ def kernels(table: tuple[Op, ...], tokens: float, plan: Plan, machine: Machine) 
             found.append(_expert(op, whole, tokens * plan.attention_dp, plan, machine, 1.0 if first else 0.0))
         elif op.kind == "attention":
             found.append(_attention(op, machine))
+            if machine.score_rows and not ops.everywhere(op.queries == 1.0):
+                found.append(_scores(op, machine))
         elif op.kind == "scan":
             found.append(_scan(op, machine))
         elif op.kind == "conv" and op.part != "recurrent":
@@ -222,16 +243,22 @@ def _alike(one: object, other: object) -> bool:
 
 def _product(op: Op, machine: Machine, launches: float) -> Kernel:
     format, width = machine.format(op.group)
-    peak = machine.peak(format)
+    vectors = machine.vector_products and width < 2.0
+    kind = "vector" if vectors else format
+    peak = machine.peak(kind)
     weights = op.n * op.k
+    unpack = op.count * weights / machine.vector_flop_per_s
+    read = width
+    if machine.wide_copies and width < 2.0:
+        read = ops.where(op.m > VECTOR_ROWS, 2.0, width)
     return Kernel(
         "weights",
         op.name,
-        memory_s=op.count * weights * width / machine.memory_bytes_per_s,
+        memory_s=op.count * weights * read / machine.memory_bytes_per_s,
         bandwidth=f"gemm.{format}",
         work_s=op.count * flops.gemm_flop(op.m, op.n, op.k) / peak,
-        peak=f"gemm.{format}",
-        unpack_s=op.count * weights / machine.vector_flop_per_s if width < 2.0 else 0.0,
+        peak=f"gemm.{kind}",
+        unpack_s=unpack if width < 2.0 else ops.where(op.m <= VECTOR_ROWS, unpack, 0.0),
         unpack=format,
         launches=op.count * launches,
         launch=f"gemm.{format}",
@@ -282,6 +309,7 @@ def _expert(op: Op, whole: Op, tokens: float, plan: Plan, machine: Machine, laun
         pairs = ops.minimum(traffic.busiest_rank(pairs, plan.ep), tokens * whole.active)
     each = flops.gemm_flop(1.0, op.n, op.k) / peak
     weights = hit * op.n * op.k
+    unpack = op.count * weights / machine.vector_flop_per_s
     return Kernel(
         "experts",
         op.name,
@@ -291,9 +319,9 @@ def _expert(op: Op, whole: Op, tokens: float, plan: Plan, machine: Machine, laun
         peak=f"expert.{format}",
         tile_s=op.count * hit * each,
         rows=pairs / hit,
-        unpack_s=op.count * weights / machine.vector_flop_per_s if width < 2.0 else 0.0,
+        unpack_s=unpack if width < 2.0 else ops.where(pairs / hit <= VECTOR_ROWS, unpack, 0.0),
         unpack=format,
-        launches=op.count * launches,
+        launches=op.count * launches * (held if machine.loops else 1.0),
         launch="expert",
     )
 
@@ -309,7 +337,8 @@ def _attention(op: Op, machine: Machine) -> Kernel:
     work = flops.visible_attention_flop(op.sequences, op.queries, seen / op.stride, op.heads, key, value)
     span = ops.minimum(ops.minimum(op.keys, op.window), ops.maximum(op.selected, op.queries))
     width = op.cache_elements if ops.anywhere(op.cache_elements) else op.kv_heads * (op.key_size + op.value_size)
-    moved = op.sequences * span * width * machine.kv_bytes
+    copies = op.heads / op.kv_heads if machine.expands and not op.latent else 1.0
+    moved = op.sequences * span * width * machine.kv_bytes * copies
     kind = "latent" if op.latent else machine.kv_format
     return Kernel(
         "attention and KV cache",
@@ -321,6 +350,15 @@ def _attention(op: Op, machine: Machine) -> Kernel:
         launches=op.count,
         launch="attention",
     )
+
+
+def _scores(op: Op, machine: Machine) -> Kernel:
+    """Scores of attention that is not fused, in fp32, once through memory: of each query with the keys up to the end of its chunk."""
+    seen = flops.mean_visible_keys(op.queries, op.keys, op.window, float(op.causal))
+    seen = ops.minimum(seen + ops.minimum(machine.score_rows, op.queries) / 2.0, op.keys)
+    moved = op.count * op.sequences * op.queries * seen * op.heads * SCORE_BYTES
+    name = f"{op.name}, scores"
+    return Kernel("attention and KV cache", name, memory_s=moved / machine.memory_bytes_per_s, bandwidth="scores")
 
 
 def _scan(op: Op, machine: Machine) -> Kernel:
@@ -393,7 +431,7 @@ def collectives(model: ModelSpec, tokens: float, plan: Plan, machine: Machine) -
     if ops.anywhere(reduced):
         moved = reduced * row * 2.0 * (plan.tp - 1.0) / plan.tp / machine.link(plan.tp)
         found.append(_exchange("tensor-parallel traffic", "all-reduce", moved, reduced, plan.tp))
-        found.append(_wait("tensor-parallel traffic", reduced, plan.tp))
+        found.append(_wait("tensor-parallel traffic", reduced, plan.tp, machine))
     if ops.anywhere(routed):
         layers = sum(
             block.count for block in feeding.layers(model) if any(isinstance(one, Experts) for one in block.sublayers)
@@ -402,7 +440,7 @@ def collectives(model: ModelSpec, tokens: float, plan: Plan, machine: Machine) -
         sent = routed * tokens * model.hidden * 3.0 * (ranks - 1.0) / ranks / machine.link(ranks)
         both = ops.where(apart, 2.0 * layers, 0.0)
         found.append(_exchange("expert traffic", "dispatch and combine", sent, both, ranks))
-        found.append(_wait("expert traffic", both, ops.minimum(ranks, 8.0)))
+        found.append(_wait("expert traffic", both, ops.minimum(ranks, 8.0), machine))
     return found
 
 
@@ -411,8 +449,11 @@ def _exchange(part: str, name: str, wire_s: float, count: float, ranks: float) -
     return Kernel(part, name, memory_s=wire_s, bandwidth="link", launches=count, launch="all_reduce")
 
 
-def _wait(part: str, count: float, ranks: float) -> Kernel:
-    return Kernel(part, f"hearing {_told(ranks)} ranks", launches=count * ranks, launch="all_reduce_rank")
+def _wait(part: str, count: float, ranks: float, machine: Machine) -> Kernel:
+    # Devices in slots hear of each other through the host.
+    link = machine.cluster.device.link
+    way = ".slot" if link is None or link.name.startswith("PCIe") else ""
+    return Kernel(part, f"hearing {_told(ranks)} ranks", launches=count * ranks, launch=f"all_reduce_rank{way}")
 
 
 def _told(ranks: float) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from capacity.laws.step import StepLaw
+    from capacity.spec.device import Device
 
 ENGINES = os.path.join(os.path.dirname(__file__), "engines")
 
@@ -26,9 +27,10 @@ class Engine(Record):
     it takes, runtime_bytes of that for itself, and free_share of what weights leave for the cache;
     weight_copies: how often it holds narrow weights, as stored and as its kernels want them; reserved: share of an answer's cache set aside when a request is
     admitted; prefill_first: prompts stop decoding rather than run beside it; splits_layers: several devices hold
-    layers each and work in turn; half_accumulate,
-    warp_products, unpacks: see estimators/work.py; cache_format: of keys and values where nothing is said,
-    by weight format ("blackwell": of any quantised weights on devices that multiply 4-bit floats).
+    layers each and work in turn; half_accumulate, warp_products, vector_products,
+    unpacks, wide_copies, scores, expands, loops: see estimators/work.py; cache_format: of keys and values where nothing is said,
+    by weight format ("blackwell": of any quantised weights on devices that multiply 4-bit floats). host_launches: each kernel is
+    launched by the host as it goes, at the pace of one of its cores.
 
     Fitted: law, its kernels; step_s and sequence_s: host time of a step and of each sequence in it, and
     sampled_sequence_s more where tokens are drawn rather than the likeliest taken; replay: share of
@@ -51,9 +53,15 @@ class Engine(Record):
     reserved: float
     prefill_first: bool
     splits_layers: bool
-    half_accumulate: bool
+    half_accumulate: str
     warp_products: bool
+    vector_products: bool
     unpacks: bool
+    wide_copies: bool
+    scores: bool
+    expands: bool
+    loops: bool
+    host_launches: bool
     cache_format: dict[str, str]
     step_s: float
     sequence_s: float
@@ -63,6 +71,41 @@ class Engine(Record):
     eager_layer_s: float
     front_end_s: float
     front_end_token_s: float
+    base: Engine | None = None
+
+
+def on_device(engine: Engine, device: Device) -> Engine:
+    """An engine with the fixed times it has on a device.
+
+    1. Small kernels take cycles: their time goes as one over the clock, where both clocks are known.
+    2. What the host launches one by one goes as one over the pace of a core of the device's usual host.
+    3. Processor cores meet after each part of a layer: the more there are, the longer.
+    """
+    engine = engine.base or engine
+    law, factor, meeting = engine.law, 1.0, 0.0
+    step_s, eager_layer_s = engine.step_s, engine.eager_layer_s
+    if engine.host_launches:
+        factor = 1.0 / host_pace(device)
+        step_s, eager_layer_s = step_s * factor, eager_layer_s * factor
+    else:
+        factor = law.clock_hz / device.clock_hz if law.clock_hz and device.clock_hz else 1.0
+        meeting = law.launch_s.known.get("core", 0.0) * (device.multiprocessors or 0.0)
+    if factor == 1.0 and not meeting:
+        return engine
+    return replace(engine, law=law.paced(factor, meeting), base=engine, step_s=step_s, eager_layer_s=eager_layer_s)
+
+
+# Single-thread speed of the processors that stand beside devices of a year and segment: of server processors it has grown by 9 % a
+# year (PassMark: EPYC 7742 of 2019 2.1, Xeon 8480+ of 2023 2.9 thousand), desktop ones of the same year are 1.6 times as fast
+# (Ryzen 9 7950X of 2022: 4.3), boards with cores of their own half as fast (Cortex-A78AE).
+HOST_YEAR, HOST_GROWTH, HOST_DESKTOP, HOST_BOARD = 2020, 1.09, 1.6, 0.5
+
+
+def host_pace(device: Device) -> float:
+    """How fast a core of the host beside a device is, relative to that of a server of HOST_YEAR."""
+    beside = {"data-centre": 1.0, "embedded": HOST_BOARD}.get(device.segment, HOST_DESKTOP)
+    pace: float = beside * HOST_GROWTH ** (device.year - HOST_YEAR)
+    return pace
 
 
 def engine_names() -> tuple[str, ...]:
@@ -131,6 +174,8 @@ def law_of(table: dict[str, Any]) -> StepLaw:
         table.get("unpack_operations", {}),
         table.get("tile_rows", 64.0),
         f"{table['source']} ({table['date']})",
+        table["clock_ghz"] * 1e9 if "clock_ghz" in table else None,
+        table["core_gb_per_s"] * 1e9 if "core_gb_per_s" in table else None,
     )
 
 
@@ -157,7 +202,7 @@ def engine_data(key: str, kind: str) -> dict[str, Any]:
 
 def _engine(key: str, data: dict[str, Any], kind: str) -> Engine:
     fitted, own = fitted_engines(), engine_data(key, kind)
-    scheduler = data["scheduler"]
+    scheduler, habits = data["scheduler"], data.get("kernels", {})
     return Engine(
         id=key,
         name=data["name"],
@@ -173,10 +218,16 @@ def _engine(key: str, data: dict[str, Any], kind: str) -> Engine:
         reserved=float(scheduler.get("reserved", 1.0)),
         prefill_first=bool(scheduler.get("prefill_first", False)),
         splits_layers=bool(scheduler.get("splits_layers", False)),
-        half_accumulate=bool(data.get("kernels", {}).get("half_accumulate", False)),
-        warp_products=bool(data.get("kernels", {}).get("warp_products", False)),
-        unpacks=kind == "GPU" and bool(data.get("kernels", {}).get("unpacks", False)),
+        half_accumulate=str(habits.get("half_accumulate", "")),
+        warp_products=bool(habits.get("warp_products", False)),
+        vector_products=bool(habits.get("vector_products", False)),
+        unpacks=kind == "GPU" and bool(habits.get("unpacks", False)),
+        wide_copies=kind == "CPU" and bool(habits.get("wide_copies", False)),
+        scores=kind != "CPU" and bool(habits.get("scores", False)),
+        expands=bool(habits.get("expands", False)),
+        loops=bool(habits.get("loops", False)),
+        host_launches=kind != "CPU" and bool(data.get("host", {}).get("launches", False)),
         cache_format=dict(data.get("cache_format", {})),
         sampled_sequence_s=float(data.get("host", {}).get("sampled_sequence_us", 0.0)) * 1e-6,
-        **_host_times(own),
+        **_host_times(own),  # type: ignore[arg-type]
     )

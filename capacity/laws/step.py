@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from capacity import ops
 from capacity.formula import Sourced, formula
-from capacity.record import Record
+from capacity.record import Record, replace
 
 # Rows of the smallest tile a grouped product is cut into.
 LEAST_TILE_ROWS = 8.0
@@ -69,7 +69,8 @@ class StepLaw(Record):
 
     launch_s: fixed time of a kernel or of a layer's small kernels; bandwidth, peak: shares as reached in
     large shapes; unpack: vector operations to unpack one weight; tile_rows: rows a grouped product's tile has at most. source: what
-    they were fitted on.
+    they were fitted on. clock_hz: where launches take cycles, the clock they were timed at; core_bytes_per_s: what one processor core
+    reads of memory at most, None without such a limit.
     """
 
     launch_s: Parameters
@@ -78,6 +79,17 @@ class StepLaw(Record):
     unpack: Parameters
     tile_rows: float
     source: str
+    clock_hz: float | None = None
+    core_bytes_per_s: float | None = None
+
+    def paced(self, factor: float, more_s: float = 0.0) -> StepLaw:
+        """The same law with launches that take `factor` as long, those of a layer more_s on top; wires keep their pace."""
+        launch = self.launch_s
+        slower = {
+            name: value if name.startswith("all_reduce") else value * factor for name, value in launch.known.items()
+        }
+        slower["layer"] = slower.get("layer", launch.fallback) + more_s
+        return replace(self, launch_s=Parameters(slower, launch.what, launch.fallback, launch.source))
 
 
 def step_law(
@@ -87,6 +99,8 @@ def step_law(
     unpack_operations: dict[str, float],
     tile_rows: float,
     source: str,
+    clock_hz: float | None = None,
+    core_bytes_per_s: float | None = None,
 ) -> StepLaw:
     """A law from plain tables; what none names launches in no time and is multiplied as stored."""
     return StepLaw(
@@ -96,4 +110,6 @@ def step_law(
         Parameters(unpack_operations, "operations to unpack", 0.0, source),
         tile_rows,
         source,
+        clock_hz,
+        core_bytes_per_s,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from capacity.estimators.checkpoint import has_experts
+from capacity.estimators.checkpoint import has_experts, is_gguf
 from capacity.estimators.formats import FORMATS
 from capacity.estimators.layout import divides_heads, expert_count
 from capacity.estimators.lowering import Tokens, lower, parameter_count
@@ -66,7 +66,12 @@ def _requests(row: dict[str, Any]) -> float:
     value = number(row, "batch_or_concurrency")
     if value is not None:
         return max(value, 1.0)
-    return SATURATING if str(row.get("batch_or_concurrency", "")).strip() not in ("", "nan") else 1.0
+    named = str(row.get("batch_or_concurrency", "")).strip() not in ("", "nan")
+    return SATURATING if named or _SERVED.search(word(row, "notes").lower()) else 1.0
+
+
+# What says that a speed is a server's where a row names no batch.
+_SERVED = re.compile(r"\bserving\b|\binput throughput\b")
 
 
 def kind_of(device: Device) -> str:
@@ -80,7 +85,11 @@ def engine_of(row: dict[str, Any], device: Device) -> str:
     version = re.search(r"(\d+)\.(\d+)", text)
     number_of = (int(version[1]), int(version[2])) if version else None
     if kind_of(device) == "CPU":
-        return "executorch" if any(name in text for name in ("executorch", "xnnpack", "ipex")) else "llama.cpp"
+        if any(name in text for name in ("ipex", "torchao", "transformers", "pytorch")):
+            return "transformers"
+        if "ik_llama" in text or "t-mac" in text:
+            return "ik-llama.cpp"
+        return "executorch" if any(name in text for name in ("executorch", "xnnpack")) else "llama.cpp"
     if ("llama" in text and device.vendor in ("AMD", "Intel")) and _SMALL_HOST.search(word(row, "device").lower()):
         # Without NVIDIA's own driver a card in a small host runs through Vulkan.
         return "llama.cpp-vulkan"
@@ -102,9 +111,9 @@ _ENGINES = (
     ("huggingface fp16", "mlc-llm"),
     ("exllama", "exllamav2"),
     ("ktransformers", "llama.cpp"),
+    ("ik_llama", "ik-llama.cpp"),
     ("llama.cpp", "llama.cpp"),
     ("ollama", "llama.cpp"),
-    ("ik_llama", "llama.cpp"),
     ("mlx", "mlx"),
     ("mlc", "mlc-llm"),
     ("lmdeploy pytorch", "vllm-0.6"),
@@ -112,6 +121,7 @@ _ENGINES = (
     ("turbomind", "lmdeploy"),
     ("tinychat", "mlc-llm"),
     ("llm-awq", "mlc-llm"),
+    ("awq gemv", "autoawq-gemv"),
     ("awq", "autoawq"),
     ("qserve", "lmdeploy"),
     ("gpt-fast", "pytorch"),
@@ -131,7 +141,7 @@ def request_of(row: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The question of `capacity estimate` that a row answers, and what had to be assumed to ask it."""
     assumed: list[str] = []
     kept = host_of(row)
-    device = device_named(kept.pop("beside", str(row["device"])))
+    device = device_of(row, kept)
     model = model_of_shape(str(row["model"]), {name: number(row, name) for name in SHAPE})
     engine = engine_of(row, device)
     precision, bits = precision_of(row, model, device, engine)
@@ -164,6 +174,14 @@ def request_of(row: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     return {name: value for name, value in request.items() if value is not None}, assumed
 
 
+def device_of(row: dict[str, Any], kept: dict[str, Any]) -> Device:
+    """The device that computes; kept: what the host does, less the card beside it."""
+    device = device_named(kept.pop("beside", str(row["device"])))
+    if "no nvlink" in word(row, "notes").lower() and "-sxm" in device.id:
+        return device_named(device.id.replace("-sxm", "-pcie"))
+    return device
+
+
 _BESIDE = re.compile(r"\+\s*(.+?)\s*\(cpu offload\)", re.IGNORECASE)
 # Memory of a socket with eight channels of DDR5-4800, which hosts of such runs have; a cloud host's beside a T4.
 _SOCKET_BYTES_PER_S, _CLOUD_BYTES_PER_S = 3.07e11, 1e11
@@ -180,6 +198,9 @@ def host_of(row: dict[str, Any]) -> dict[str, Any]:
             "offload": "experts",
             "host_bandwidth": sockets * _SOCKET_BYTES_PER_S,
         }
+    if "gpu/cpu" in notes and engine.startswith(("llama", "ollama")):
+        # What the card does not hold is left to the cores beside it.
+        return {"offload": "weights"}
     if "flexgen" in engine and "all on gpu" not in notes:
         place = {"offload_to": "nvme"} if "to disk" in notes else {}
         return {"offload": "weights,cache", "host_bandwidth": _CLOUD_BYTES_PER_S, **place}
@@ -213,7 +234,7 @@ def layout_of(row: dict[str, Any], engine: str, model: ModelSpec, device: Device
     if sockets:
         devices = 1.0
     tp = number(row, "tp") or 0.0
-    if engine.startswith("llama.cpp"):
+    if "llama.cpp" in engine:
         return {"devices": devices, "tp": 1.0, "pp": devices, "dp": 1.0}
     if tp < 1.0:
         tp = devices
@@ -257,8 +278,8 @@ def precision_of(row: dict[str, Any], model: ModelSpec, device: Device, engine: 
     if "fp8" in text or "float8" in text:
         alone = "wo" in text or "weight" in text
         return ("fp8wo" if alone else "fp8"), bits
-    if engine.startswith("llama.cpp"):
-        return ("q4_k_m" if "_k" in text else "q4_0"), bits
+    if "llama.cpp" in engine:
+        return _gguf(text), bits
     if "int8" in text or "w8" in text or (bits is not None and bits > 7.0):
         active = word(row, "activation_dtype").lower()
         both = "int8" in active or "dq" in text or "w8a8" in text
@@ -266,3 +287,14 @@ def precision_of(row: dict[str, Any], model: ModelSpec, device: Device, engine: 
     if bits is None and not text:
         return model.weight_format or wide, None
     return "int4", bits
+
+
+def _gguf(text: str) -> str:
+    """The nearest of llama.cpp's formats that the estimate knows, by its name."""
+    found = text.strip().replace("-", "_")
+    while found:
+        near = [name for name in FORMATS if is_gguf(name) and name.startswith(found)]
+        if near:
+            return near[0]
+        found = found.rpartition("_")[0]
+    return "iq2_xxs" if text.startswith("iq") else "q4_0"

@@ -33,7 +33,8 @@ def test_every_engine_has_parameters_on_every_kind_it_names(name, kind):
     assert 0.0 < engine.memory_share <= 1.0
     assert engine.step_s >= 0.0
     assert all(0.0 < share <= 1.6 for share in engine.law.bandwidth.known.values())
-    assert all(0.0 < share <= 1.0 for share in engine.law.peak.known.values())
+    # A phone's cores multiply int8 four times as fast as fp32, which is the peak that is known of them.
+    assert all(0.0 < share <= 4.0 for share in engine.law.peak.known.values())
     assert engine.law.bandwidth["gemm.no-such-format"] == engine.law.bandwidth["gemm"]
 
 
