@@ -10,7 +10,7 @@ from capacity.spec.model import Experts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from capacity.spec.model import ModelSpec
+    from capacity.spec.model import Linear, ModelSpec
     from capacity.spec.op import Op
     from capacity.spec.plan import Plan
     from capacity.spec.workload import Workload
@@ -70,15 +70,36 @@ def held_share(model: ModelSpec, plan: Plan, stage: str) -> float:
     return ops.maximum(fullest - schedule.spare_layers(layers, plan.pp, plan.interleave), 0.0) / layers
 
 
-def local_elements(weights: Weights, plan: Plan, stage: str, share: float | None = None) -> tuple[float, float]:
+def leading_layers(model: ModelSpec) -> float:
+    """Layers without routed experts before all those that have them; 0 where they are not apart so."""
+    routed = [any(isinstance(layer, Experts) for layer in block.sublayers) for block in feeding.layers(model)]
+    if True not in routed or not all(routed[routed.index(True) :]):
+        return 0.0
+    return sum(block.count for block in feeding.layers(model)[: routed.index(True)])
+
+
+def held_expert_share(model: ModelSpec, plan: Plan, stage: str, share: float) -> float:
+    """Share of the layers with routed experts on a stage that holds `share` of all: the first has those without."""
+    layers, leading = feeding.layer_count(model), leading_layers(model)
+    if not leading:
+        return share
+    held = share * layers
+    if stage == "first":
+        held = held - ops.minimum(leading, held / plan.interleave)
+    return ops.where(plan.pp > 1.0, ops.minimum(held / (layers - leading), 1.0), 1.0)
+
+
+def local_elements(
+    weights: Weights, plan: Plan, stage: str, share: float | None = None, expert_share: float | None = None
+) -> tuple[float, float]:
     """Dense and expert parameters of one device on the "first", a "middle" or the "last" stage, before ZeRO.
 
-    share: of the layers that the stage holds (None: all stages hold as many).
+    share, expert_share: of all layers, and of those with experts, that the stage holds (None: all stages hold as many).
     """
     etp = plan.expert_tp
     share = 1.0 / plan.pp if share is None else share
     dense = (weights.dense / plan.tp + weights.vectors) * share
-    experts = weights.experts / (etp * plan.ep) * share
+    experts = weights.experts / (etp * plan.ep) * (share if expert_share is None else expert_share)
     alone = plan.pp == 1.0
     dense = dense + ops.where(alone | (stage == "first"), weights.embedding, 0.0) / plan.tp
     # A tied head is a copy of the embedding where the two sit on different stages.
@@ -86,13 +107,19 @@ def local_elements(weights: Weights, plan: Plan, stage: str, share: float | None
     return dense + ops.where(alone | (stage == "last"), head, 0.0) / plan.tp, experts
 
 
+def adapted(linear: Linear, workload: Workload) -> bool:
+    """Whether a linear map of a block has a low-rank adapter beside it."""
+    return not workload.lora_targets or linear.name in workload.lora_targets
+
+
 def lora_elements(model: ModelSpec, workload: Workload, plan: Plan) -> float:
-    """Parameters of low-rank adapters on every linear map of the blocks, on one device."""
+    """Parameters of low-rank adapters on one device; routed experts have none."""
     elements = 0.0
     for block in model.blocks:
         for sublayer in block.sublayers:
             if isinstance(sublayer, Experts):
                 continue
             for linear in sublayer.projections:
-                elements += block.count * workload.lora_rank * (linear.in_features + linear.out_features)
+                if adapted(linear, workload):
+                    elements += block.count * workload.lora_rank * (linear.in_features + linear.out_features)
     return elements / (plan.tp * plan.pp)

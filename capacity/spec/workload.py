@@ -54,7 +54,8 @@ class Workload(Record):
 
     tokens: training tokens in all; seq_len: tokens a sequence; global_batch: sequences a step.
     prompt_len, output_len: tokens a request; concurrency: requests in flight per replica.
-    lora_rank: rank of the trained adapters; trains_embedding: the token table and head are trained beside them (lora only).
+    lora_rank: rank of the trained adapters; lora_targets: names of the linear maps that have one (none named: all of the
+    blocks); lora_dropout: share dropped of an adapter's inputs. trains_embedding: the token table and head are trained beside them (lora only).
     stack: the training software. guides: frozen models that every sequence passes forward, by name: a teacher whose logits
     are learnt from, a reference, a reward model. critic: a model trained beside. rollout: how an iteration's sequences are written.
     short_states: moments and gradients are kept in 16 bits.
@@ -70,6 +71,8 @@ class Workload(Record):
     optimizer: str = "adamw"
     precision: Precision = Precision()
     lora_rank: float = 16.0
+    lora_targets: tuple[str, ...] = ()
+    lora_dropout: float = 0.0
     trains_embedding: bool = False
     fused_loss: bool = False
     short_states: bool = False

@@ -12,8 +12,9 @@ from capacity.estimators import feeding
 from capacity.estimators.composed import composed_interval
 from capacity.estimators.lowering import lower
 from capacity.estimators.training_memory import as_seen, training_memory
-from capacity.estimators.training_weights import weights_of
+from capacity.estimators.training_weights import lora_elements, weights_of
 from capacity.record import replace
+from capacity.spec.plan import Plan
 from capacity.spec.workload import Precision
 from capacity.validation import scoring
 from capacity.validation.tables import positive, publisher, read_runs, word
@@ -31,6 +32,8 @@ NEEDED = ("id", "model", "device", "mem_kind")
 GIB, GB = 2.0**30, 1e9
 # The usual guess of a spreadsheet: 18 bytes a parameter over tp x pp (and ZeRO), and 34 bytes a token and feature of each layer.
 TRIVIAL_STATE_BYTES, TRIVIAL_ACTIVATION_BYTES = 18.0, 34.0
+# Where a table does not say: as recipes of PEFT, LitGPT and ms-swift have it.
+USUAL_RANK, USUAL_DROPOUT = 16.0, 0.05
 VIEWS = {
     "source": ("source",),
     "method": ("method",),
@@ -62,7 +65,9 @@ def seen_of(row: dict[str, Any]) -> str:
 
 
 def measured_bytes(row: dict[str, Any]) -> float:
-    """The peak a row states; raises InputError where its unit is not known."""
+    """The peak a row states; raises InputError where it has none, or its unit is not known."""
+    if re.match(r"\s*(oom|out of memory|>)", word(row, "peak_mem_printed"), re.IGNORECASE):
+        raise InputError("it ran out of memory: a bound, not a peak")
     stated = positive(row, "peak_mem_gib")
     if stated is not None:
         return stated * GIB
@@ -82,6 +87,15 @@ def measured_bytes(row: dict[str, Any]) -> float:
     return value * GIB / (float(shared[1]) if shared else 1.0)
 
 
+# What a table means by the adapted maps of a stack's default, else PEFT's own.
+_TARGETS = {"litgpt": ("q_proj", "v_proj")}
+_NAMED_TARGETS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (r"all[ -]linear|\ball\b|adapter v2|qlora|q-lora", ()),
+    (r"c_attn|qkv", ("q_proj", "k_proj", "v_proj")),
+)
+_TRAINABLE = re.compile(r"trainable(?: parameters)?\s+([\d,.]+)\s?([MK]?)", re.IGNORECASE)
+
+
 def _workload(row: dict[str, Any], setup: Setup) -> Workload:
     method = f"{word(row, 'method')} {word(row, 'model')}".lower()
     dtype = word(row, "dtype").lower()
@@ -89,7 +103,7 @@ def _workload(row: dict[str, Any], setup: Setup) -> Workload:
     optimizer = next((name for mark, name in _OPTIMIZERS if mark in text), "adamw")
     precision = setup.workload.precision
     mode = "lora" if "lora" in method or "adapter" in method else setup.workload.mode
-    bits = 16.0
+    bits, short = 16.0, False
     if mode == "lora":
         if re.search(r"nf4|int4|q-?lora|4-?bit|fp4", f"{method} {dtype}"):
             bits = 4.127 if "dq" in method or "double" in method else 4.5
@@ -98,17 +112,40 @@ def _workload(row: dict[str, Any], setup: Setup) -> Workload:
         precision = Precision(
             bits, 16.0, 16.0, 16.0, 16.0, precision.compute if precision.compute != "int8" else "bf16"
         )
+        short = "bf16-true" in dtype
     elif "bf16-true" in dtype or "bf16 states" in word(row, "optimizer").lower():
-        precision = Precision(16.0, 16.0, 16.0, 16.0, 16.0, "bf16")
+        precision, short = Precision(16.0, 16.0, 16.0, 16.0, 16.0, "bf16"), True
     notes = f"{method} {word(row, 'notes')}".lower()
-    return replace(
+    workload = replace(
         setup.workload,
         mode=mode,
         optimizer=optimizer,
         precision=precision,
+        short_states=short,
         trains_embedding="emb" in word(row, "method").lower(),
         fused_loss="liger" in notes and "no liger" not in notes and "without" not in word(row, "method").lower(),
     )
+    return _adapters(row, setup, workload) if mode == "lora" else workload
+
+
+def _adapters(row: dict[str, Any], setup: Setup, workload: Workload) -> Workload:
+    """Which maps have adapters, and of which rank: as a row names them, counts them, or its stack does by itself."""
+    method, notes = word(row, "method").lower(), word(row, "notes")
+    said = f"{method} {notes}".lower()
+    targets = next((names for mark, names in _NAMED_TARGETS if re.search(mark, said)), _TARGETS.get(setup.stack, ()))
+    if re.match(r"adapter(?! v2)", method):
+        # Prompts that are learnt in front of the keys: no map has a matrix beside it.
+        targets = ("none",)
+    rank = re.search(r"\br(?:ank)?\s?=?\s?(\d+)\b", said)
+    workload = replace(
+        workload, lora_targets=targets, lora_dropout=USUAL_DROPOUT, lora_rank=float(rank[1]) if rank else USUAL_RANK
+    )
+    counted = _TRAINABLE.search(notes)
+    one = lora_elements(setup.model, replace(workload, lora_rank=1.0), Plan())
+    if counted and one:
+        number_ = float(counted[1].replace(",", "").rstrip(".")) * {"M": 1e6, "K": 1e3}.get(counted[2].upper(), 1.0)
+        workload = replace(workload, lora_rank=number_ / one)
+    return workload
 
 
 def _predict(row: dict[str, Any], habits: str = "") -> dict[str, Any]:
@@ -184,6 +221,10 @@ def left_out(data: str | None = None) -> dict[str, dict[str, Any]]:
 
 def _held(row: dict[str, Any], setup: Setup) -> tuple[Setup, dict[str, float]]:
     """The parts of a run, and what more was inferred: what was measured on a device fitted it."""
+    if "swift" in word(row, "source").lower() and setup.workload.mode == "finetune" and setup.plan.dp == 1.0:
+        # ms-swift trains what it loaded: a checkpoint in 16 bits, with moments in 16 bits.
+        setup = replace(setup, inferred=(*setup.inferred, "states in 16 bits"))
+        return setup, parts_of(row, setup, short=True)
     parts = parts_of(row, setup)
     room = setup.cluster.device.memory_bytes
     if sum(parts.values()) > room and setup.plan.dp > 1.0 and positive(row, "zero_stage") is None:

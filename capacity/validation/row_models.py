@@ -65,7 +65,8 @@ def _model(name: str, facts: dict[str, float | None], *, latent: bool) -> tuple[
     if heads is None:
         heads = max(round(hidden / (128.0 if hidden >= 2048.0 else 64.0)), 1.0)
         inferred.append("heads")
-    head = facts["head_dim"] or hidden / heads
+    # Latent attention keeps heads of 128 whatever the stream is (deepseek2024; Megatron-LM's default too).
+    head = facts["head_dim"] or (128.0 if latent else hidden / heads)
     kv_heads = min(facts["n_kv_heads"] or heads, heads)
     gated_family = any(
         mark in lower

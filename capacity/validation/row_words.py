@@ -103,9 +103,10 @@ def stack_of(row: dict[str, Any]) -> str:
         for pattern, name in _STACKS:
             if re.search(pattern, text):
                 years = [int(year) for year in re.findall(r"20[12]\d", text)]
-                recent = name == "megatron-lm" and years and min(years) >= 2024
+                # Its repository has functional tests since 2024.
+                recent = name == "megatron-lm" and ("functional_tests" in text or (years and min(years) >= 2024))
                 release = _release(text) if name == "megatron-core" else 0.0
-                if release >= NEWEST:
+                if release >= NEWEST and _FUSED_ON.match(word(row, "device")):
                     return "megatron-core-26.06"
                 if 25.0 <= release < 26.0:
                     return "megatron-core-25.11"
@@ -113,6 +114,8 @@ def stack_of(row: dict[str, Any]) -> str:
     return "fsdp"
 
 
+# Its kernels that fuse grouped products, activations and casts are written for Blackwell.
+_FUSED_ON = re.compile(r"G?B[23]00|$", re.IGNORECASE)
 # From this release on Megatron's mixtures of experts run half as long: fused permutation and routing, whole steps as graphs.
 NEWEST = 26.06
 

@@ -85,7 +85,11 @@ def read_setup(row: dict[str, Any]) -> Setup:
         attention = "flash-3"
     rounds = max(-(-workload.global_batch // (plan.dp * plan.micro_batch)), 1.0)
     # Tuned stacks rebuild what is cheap and rarely whole blocks.
-    policies = ("none", "selective") if load_stack(stack).generation == "tuned" else ("none", "selective", "full")
+    policies: tuple[str, ...] = ("none", "selective")
+    if stack == "litgpt" and plan.dp > 1.0:
+        policies = ("full",)  # its FSDP strategy wraps every block in a checkpoint
+    elif load_stack(stack).generation != "tuned":
+        policies = ("none", "selective", "full")
     plan = _recompute(row, model, workload, plan, cluster, profile, rounds, policies, inferred)
     setup = Setup(
         id=word(row, "id") or "?",
