@@ -34,7 +34,8 @@ class UnknownNameError(CapacityError, LookupError):
         from difflib import get_close_matches
 
         shown = name if len(name) <= 60 else name[:57] + "..."
-        near = get_close_matches(name.lower(), list(known), n=3, cutoff=0.5)
+        spelt = {one.lower(): one for one in known}
+        near = [spelt[one] for one in get_close_matches(name.lower(), list(spelt), n=3, cutoff=0.5)]
         hint = f"did you mean {' or '.join(near)}?" if near else advice
         super().__init__(f"unknown {kind} {shown!r}" + (f": {hint}" if hint else ""))
 

@@ -50,14 +50,22 @@ HIDDEN = {"exposed_reduction": "reduce_overlap", "exposed_routing": "routing_ove
 ATTENTION = {("eager", "other"): 0.6, ("eager", "hopper"): 0.42, ("eager", "blackwell"): 0.6, ("tuned", "other"): 0.9, ("compiled", "other"): 0.6}  # fmt: skip
 ATTENTION_WIDTH = 0.12
 # How far one stack may depart from its generation.
-DEPARTURES = {"sustained": 0.05, "elementwise": 0.12, "host": 0.2, "grouped": 0.1}
+DEPARTURES = {"sustained": 0.05, "elementwise": 0.12, "host": 0.2, "grouped": 0.1, "expert_launches": 0.2}
 # A release that is known to run otherwise may depart further.
 RELEASES = {"megatron-core-26.06": 3.0, "megatron-core-25.11": 3.0}
+# What a release is known to do otherwise, with its width: until 2025 a layer waited for the host to count the tokens of each
+# expert; from June 2026 whole steps are graphs, and grouped products, activations and casts one kernel.
+KNOWN = {
+    ("expert_launches", "megatron-core-25.11"): (2.0, 0.4),
+    ("host", "megatron-core-26.06"): (0.4, 0.4),
+    ("grouped", "megatron-core-26.06"): (0.85, 0.2),
+    ("elementwise", "megatron-core-26.06"): (0.85, 0.2),
+}
 # Products in other formats than 16 bits inside a run against the kernels alone: prior and width.
 NARROW = {
     ("fp8", "hopper"): (1.07, 0.05),
     ("fp8", "blackwell"): (1.4, 0.08),
-    ("fp4", "other"): (1.5, 0.1),
+    ("fp4", "other"): (2.0, 0.2),
     ("tf32", "other"): (1.15, 0.08),
     ("fp32", "other"): (1.15, 0.08),
 }
@@ -80,6 +88,7 @@ def priors() -> dict[tuple[str, ...], tuple[float, float]]:
         found |= {
             ("departure", name, stack): (1.0, width * RELEASES.get(stack, 1.0)) for name, width in DEPARTURES.items()
         }
+    found |= {("departure", *key): prior for key, prior in KNOWN.items()}
     found |= {("narrow", *key): prior for key, prior in NARROW.items()}
     return found
 

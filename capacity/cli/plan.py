@@ -12,6 +12,7 @@ from capacity.quantities import argument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 # Options of an estimate that here may be several, separated by commas.
@@ -77,36 +78,28 @@ COMMAND = Command(
 def run(options: dict[str, Any]) -> None:
     """Ask, and print the answer."""
     limits = {name: options[name] for name in ("objective", *LIMITS) if options[name] is not None}
+    backwards = {name: options[name] for name in BACKWARDS if options[name] is not None}
     if options["solve"] is not None:
-        _backwards(options, limits)
+        from capacity.planning.backwards import solve
+        from capacity.rendering.solution import screen as solved
+
+        # What is solved for may be the model itself.
+        request = question(options, model=options["solve"] != "params") | limits | backwards
+        _tell(solve(options["solve"], **request), "solution", solved, options)
         return
-    for name in BACKWARDS:
-        if options[name] is not None:
-            raise InputError(f"--{name.replace('_', '-')} is for a question asked backwards: add --solve params")
+    for name in backwards:
+        raise InputError(f"--{name.replace('_', '-')} is for a question asked backwards: add --solve params")
     request = question(options) | limits
     from capacity.planning.answer import plan
-    from capacity.rendering.choice import record, screen
+    from capacity.rendering.choice import screen
 
-    found = plan(**request)
+    _tell(plan(**request), "plan", screen, options)
+
+
+def _tell(found: Any, kind: str, screen: Callable[..., str], options: dict[str, Any]) -> None:
     if options["json"]:
-        from capacity.rendering.record import json
+        from capacity.rendering.record import json, planned_record
 
-        write(json(record(found)))
-    else:
-        write(screen(found, style(), everything=options["verbose"]))
-
-
-def _backwards(options: dict[str, Any], limits: dict[str, Any]) -> None:
-    given = {name: options[name] for name in BACKWARDS if options[name] is not None}
-    # What is solved for may be the model itself.
-    request = question(options, model=options["solve"] != "params") | limits | given
-    from capacity.planning.backwards import solve
-    from capacity.rendering.solution import record, screen
-
-    found = solve(options["solve"], **request)
-    if options["json"]:
-        from capacity.rendering.record import json
-
-        write(json(record(found)))
+        write(json(planned_record(found, kind)))
     else:
         write(screen(found, style(), everything=options["verbose"]))

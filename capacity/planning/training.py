@@ -11,7 +11,7 @@ from capacity.estimators.training_run import read_workload
 from capacity.estimators.training_verdict import describe_plan
 from capacity.planning.front import undominated
 from capacity.planning.question import plain
-from capacity.planning.training_search import Survey, limit_of, survey
+from capacity.planning.training_search import SLOWEST, Survey, limit_of, survey
 from capacity.planning.turns import turns_of
 from capacity.record import Record, replace
 from capacity.spec.choice import Choice, Option, Rival, Space, Turn
@@ -127,7 +127,10 @@ def _field(question: Question) -> Field:
     for request in question.variants:
         case = read_case({**request, "mode": request.get("mode", "train")})
         workload, devices = read_workload(case)
-        surveys.append(survey(case, workload, devices, limit_of(case, question.limits.get("max_memory"))))
+        limit = limit_of(case, question.limits.get("max_memory"))
+        # Below a cap on power it may be a slow layout that is best.
+        reach = np.inf if "power_cap" in question.limits else SLOWEST
+        surveys.append(survey(case, workload, devices, limit, reach=reach))
     # Where nothing fits there are no quantities either.
     names = list(dict.fromkeys(name for found in surveys for name in found.columns))
     names = [name for name in names if all(name in found.columns for found in surveys if len(found))]

@@ -1,12 +1,15 @@
 """Training asked backwards: each question is a bisection, or a walk up a ladder, over whole searches of layouts.
 
-Searches inside are of layouts that any stack runs (1F1B, no offloading, no context parallelism), unless the question names
-others; what is found is then searched once more in full.
+Every value that is compared stands for its best layout of the whole legal space. Searches are kept short by what is known
+already: a layout that cannot be as fast as the best so far, or that a limit forbids, is not priced (`survey`'s reach and
+ceiling). Bisections start from what layouts that any stack runs reach, which is a value that holds.
 """
 
 from __future__ import annotations
 
 from math import inf
+
+import numpy as np
 
 from capacity.errors import InputError
 from capacity.estimators import feeding
@@ -17,20 +20,21 @@ from capacity.estimators.training_run import price_run, read_workload
 from capacity.estimators.upkeep import read_upkeep
 from capacity.planning.backwards import Answer
 from capacity.planning.bisection import Trials, first, largest
-from capacity.planning.training import option_of
-from capacity.planning.training_search import limit_of, survey
+from capacity.planning.training import LIMITED, WORDS, best_of, option_of
+from capacity.planning.training_search import FASTEST, SLOWEST, limit_of, survey
 from capacity.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from capacity.estimators.case import Case
     from capacity.planning.backwards import Asked
-    from capacity.planning.training_search import Survey
     from capacity.spec.choice import Option
     from capacity.spec.estimate import Estimate
+    from capacity.spec.workload import Workload
 
-# Layouts that are not searched while a value is being looked for, unless the question names them.
+# Layouts that any stack runs: where a bisection starts.
 PLAIN = {"schedule": "1f1b", "offload": (), "recompute_share": 1.0, "cp": 1.0}
 # Sizes between which a model is looked for, and by how much two sizes may differ that hold and do not.
 LEAST_PARAMS, MOST_PARAMS, PARAMS_WITHIN = 1e7, 2e13, 0.01
@@ -42,43 +46,74 @@ PACE = 0.95
 
 
 class Run(Record):
-    """The best layout of a question under its limits: what it reaches, or what broke. near: the best where limits are left out."""
+    """The best layout of a question within its limits, or why there is none."""
 
     option: Option | None
     why: str
-    found: Survey | None
 
 
-def best_run(request: dict[str, Any], limits: dict[str, float], *, full: bool = False, lay: bool = False) -> Run:
-    """The fastest layout that keeps all limits. full: of the whole space; lay: sequences may be cut (context parallelism)."""
+def best_run(
+    request: dict[str, Any],
+    limits: dict[str, float],
+    *,
+    plain: bool = False,
+    beat: tuple[str, float] | None = None,
+) -> Run:
+    """The fastest layout that keeps all limits, of the whole space or of those that any stack runs (plain).
+
+    beat: a quantity ("run_time_s" or "cost_usd") and a value; a run that does not come below it, or that breaks a limit, is of
+    no use, and by how much it does not is not worked out.
+    """
     from capacity.quantities import format
 
     case = read_case({**request, "mode": request.get("mode", "train")})
     workload, devices = read_workload(case)
-    held = {} if full else {name: value for name, value in PLAIN.items() if not (lay and name == "cp")}
     limit = limit_of(case, limits.get("max_memory"))
-    found = survey(case, workload, devices, limit, held)
+    # The fastest is also the cheapest. It draws most, though, and what runs beside the steps may hang on the layout.
+    reach = inf if "power_cap" in limits else SLOWEST if workload.ramp_tokens or workload.eval_tokens else FASTEST
+    ceiling = inf
+    if beat is not None:
+        ends = [beat] + [(LIMITED[name], limits[name]) for name in ("deadline", "budget") if name in limits]
+        ceiling = min(_ceiling(case, workload, devices, name, value) for name, value in ends)
+    found = survey(case, workload, devices, limit, PLAIN if plain else None, reach=reach, ceiling_s=ceiling)
     if not found.legal:
-        return Run(None, NONE_LEGAL, found)
+        return Run(None, NONE_LEGAL)
     if not len(found):
-        short = format(found.least[0] - limit, "byte", binary=True)
-        return Run(None, f"does not fit: {short} a device too much", found)
+        if beat is not None and ceiling < inf:
+            name, least = beat
+            return Run(None, f"not below {format(least, 'USD' if name == 'cost_usd' else 's')} within the limits")
+        short = format(found.least[0] - limit, "byte", binary=True) if found.least[0] < inf else ""
+        return Run(
+            None, f"does not fit: {short} a device too much" if short else "does not fit, nor does its host hold it"
+        )
     columns = found.columns
-    place = int(columns["run_time_s"].argmin())
+    within = np.ones(len(found), dtype=bool)
+    for limit_name, name in LIMITED.items():
+        if limit_name not in limits:
+            continue
+        if name not in columns:
+            raise InputError("--budget needs a price of a device: give --price")
+        least = float(columns[name].min())
+        if least > limits[limit_name]:
+            return Run(None, f"{limit_name.replace('_', ' ')} binds: {format(least, WORDS[limit_name][1])} at least")
+        within &= columns[name] <= limits[limit_name]
+    if not within.any():
+        return Run(None, f"the limits {', '.join(limits)} are each kept by some layout, together by none")
+    place = best_of(np.where(within, columns["run_time_s"], inf), columns["memory_per_device_bytes"])
     values = {name: float(column[place]) for name, column in columns.items() if name not in ("block", "row", "step")}
-    option = option_of(found, found.plan(place), values)
-    for limit_name, name, unit in (
-        ("deadline", "run_time_s", "s"),
-        ("budget", "cost_usd", "USD"),
-        ("power_cap", "power_w", "W"),
-    ):
-        if limit_name in limits:
-            if name not in columns:
-                raise InputError("--budget needs a price of a device: give --price")
-            if float(columns[name].min()) > limits[limit_name]:
-                said = format(float(columns[name].min()), unit)
-                return Run(None, f"{limit_name.replace('_', ' ')} binds: {said} at least", found)
-    return Run(option, _told(values, devices), found)
+    return Run(option_of(found, found.plan(place), values), _told(values, devices))
+
+
+def _ceiling(case: Case, workload: Workload, devices: float, name: str, least: float) -> float:
+    """Seconds above which a step cannot belong to a run that comes below a time or a cost."""
+    if workload.ramp_tokens:
+        return inf
+    seconds = least
+    if name == "cost_usd":
+        hourly = case.cluster.usd_per_device_hour
+        seconds = inf if hourly is None else least / (hourly / 3600.0 * devices)
+    # The run's other time, evaluations and interruptions, comes on top of its steps.
+    return seconds * workload.global_batch * workload.seq_len / workload.tokens
 
 
 def _told(values: dict[str, float], devices: float) -> str:
@@ -90,8 +125,8 @@ def _told(values: dict[str, float], devices: float) -> str:
 
 
 def run_of(request: dict[str, Any], limits: dict[str, float]) -> tuple[Option | None, Estimate | None]:
-    """The best layout of the whole space and its estimate."""
-    run = best_run(request, limits, full=True)
+    """The best layout and its estimate."""
+    run = best_run(request, limits)
     return run.option, _estimate(request, run.option)
 
 
@@ -105,11 +140,11 @@ def _estimate(request: dict[str, Any], option: Option | None) -> Estimate | None
 def _closed(
     asked: Asked, trials: Trials, value: float | None, beyond: float | None, what: str, request: dict[str, Any]
 ) -> Answer:
-    """The answer at a value, with its best layout of the whole space; or what binds."""
+    """The answer at a value, with its best layout; or what binds."""
     if value is None:
         last = trials.all()[-1] if beyond is None else trials.at(beyond)
         return Answer(None, f"INFEASIBLE with {what}: {last.why}", trials, beyond)
-    run = best_run(request, asked.limits, full=True)
+    run = best_run(request, asked.limits)
     facts = dict(run.option.values) if run.option is not None else {}
     said = run.why if run.option is not None else trials.at(value).why
     return Answer(value, said, trials, beyond, run.option, _estimate(request, run.option), facts)
@@ -131,10 +166,15 @@ def params(asked: Asked) -> Answer:
     best: Answer | None = None
     for count in [0.0] if given else _rented(asked):
         on = request if given else request | {"devices": count}
+        # Another number of devices has to hold a larger model than the best so far.
+        least = LEAST_PARAMS if best is None or best.value is None else best.value * (1.0 + PARAMS_WITHIN)
         trials = Trials(lambda size, on=on: _holds(on | {"params": size}, asked.limits))  # type: ignore[misc]
-        value, beyond = largest(trials, LEAST_PARAMS, MOST_PARAMS, whole=False, within=PARAMS_WITHIN)
-        if best is None or (value or 0.0) > (best.value or 0.0):
-            best = Answer(value, "", trials, beyond, facts={"devices": count})
+        if best is not None and not trials(least):
+            continue
+        plain = Trials(lambda size, on=on: _holds(on | {"params": size}, asked.limits, plain=True))  # type: ignore[misc]
+        start, _ = largest(plain, least, MOST_PARAMS, whole=False, within=PARAMS_WITHIN)
+        value, beyond = largest(trials, start or least, MOST_PARAMS, whole=False, within=PARAMS_WITHIN)
+        best = Answer(value, "", trials, beyond, facts={"devices": count})
     assert best is not None
     assert best.trials is not None
     on = request if given else request | {"devices": best.facts["devices"]}
@@ -159,8 +199,8 @@ def _rented(asked: Asked) -> list[float]:
     return counts[max(below - 1, 0) : below + 3]
 
 
-def _holds(request: dict[str, Any], limits: dict[str, float], *, lay: bool = False) -> tuple[bool, str]:
-    run = best_run(request, limits, lay=lay)
+def _holds(request: dict[str, Any], limits: dict[str, float], *, plain: bool = False) -> tuple[bool, str]:
+    run = best_run(request, limits, plain=plain)
     return run.option is not None, run.why
 
 
@@ -170,8 +210,8 @@ def tokens(asked: Asked) -> Answer:
         raise InputError("--solve tokens wants an end: give --deadline or --budget, or --target-loss or --flop-budget")
     # The layout that is fastest for one number of tokens is for all; memory and power do not know how many there are.
     memory = {name: value for name, value in asked.limits.items() if name in ("max_memory", "power_cap")}
-    run = best_run(asked.request, memory, full=True)
-    if run.option is None or run.found is None:
+    run = best_run(asked.request, memory)
+    if run.option is None:
         return Answer(None, f"INFEASIBLE: {run.why}")
     case = read_case({**asked.request, **run.option.options, "mode": asked.request.get("mode", "train")})
     workload, devices = read_workload(case)
@@ -242,8 +282,10 @@ def seq_len(asked: Asked) -> Answer:
     # A deadline is not about length: it would be kept by fewer tokens.
     memory = {name: value for name, value in asked.limits.items() if name == "max_memory"}
     request = {name: value for name, value in asked.request.items() if name != "seq_len"}
-    trials = Trials(lambda units: _holds(request | {"seq_len": units * LENGTH}, memory, lay=True))
-    units, beyond = largest(trials, 1.0, 2.0**20, whole=True)
+    trials = Trials(lambda units: _holds(request | {"seq_len": units * LENGTH}, memory))
+    plain = Trials(lambda units: _holds(request | {"seq_len": units * LENGTH}, memory, plain=True))
+    start, _ = largest(plain, 1.0, 2.0**20, whole=True)
+    units, beyond = largest(trials, start or 1.0, 2.0**20, whole=True)
     if units is None:
         return Answer(None, f"INFEASIBLE: sequences of {LENGTH:g} tokens already: {trials.at(1.0).why}", trials, beyond)
     length = units * LENGTH
@@ -268,42 +310,38 @@ def _over_ladder(asked: Asked, name: str, what: str) -> Answer:
     """The least of a quantity over all numbers of devices that keep the limits; of those named where some are."""
     request = asked.request
     given = "devices" in request or "nodes" in request
-    runs: dict[float, Run] = {}
+    counts = [0.0] if given else ladder(request, asked.limits)
+    best: tuple[float, float, Run] | None = None
 
     def holds(count: float) -> tuple[bool, str]:
-        runs[count] = best_run(request | ({} if given else {"devices": count}), asked.limits)
-        return runs[count].option is not None, runs[count].why
+        nonlocal best
+        on = request | ({} if given else {"devices": count})
+        run = best_run(on, asked.limits, beat=None if best is None else (name, best[0]))
+        if run.option is None:
+            return False, run.why
+        if name not in run.option.values:
+            raise InputError("--solve budget needs a price of a device: give --price")
+        if best is None or run.option.values[name] < best[0]:
+            best = run.option.values[name], count, run
+        return True, run.why
 
     trials = Trials(holds)
-    worse = 0
-    best: tuple[float, float] | None = None
-    for count in [0.0] if given else ladder(request, asked.limits):
-        if not trials(count):
-            # Past the first that holds, more devices only cost more.
-            worse += best is not None
-        else:
-            option = runs[count].option
-            assert option is not None
-            if name not in option.values:
-                raise InputError("--solve budget needs a price of a device: give --price")
-            value = option.values[name]
-            worse = 0 if best is None or value < best[0] else worse + 1
-            best = (value, count) if best is None or value < best[0] else best
-        if worse >= 4:
-            break
+    # From the end where the best is likely to be: time falls with devices, money rises.
+    for count in reversed(counts) if name == "run_time_s" and "budget" not in asked.limits else counts:
+        trials(count)
     if best is None:
         return Answer(None, f"INFEASIBLE: {_binding(trials)}", trials)
-    on = request | ({} if given else {"devices": best[1]})
-    run = best_run(on, asked.limits, full=True)
-    facts = dict(run.option.values) if run.option is not None else {}
-    said = run.why if run.option is not None else trials.at(best[1]).why
-    found = facts.get(name, best[0])
-    return Answer(found, f"{what}: {said}", trials, None, run.option, _estimate(on, run.option), facts)
+    value, count, run = best
+    on = request | ({} if given else {"devices": count})
+    assert run.option is not None
+    return Answer(
+        value, f"{what}: {run.why}", trials, None, run.option, _estimate(on, run.option), dict(run.option.values)
+    )
 
 
 def _binding(trials: Trials) -> str:
     """What binds over a ladder of devices: a budget on the fewest that hold the model, a deadline on the most."""
-    told = trials.all()
+    told = sorted(trials.all(), key=lambda trial: trial.value)
     dear = [trial for trial in told if trial.why.startswith("budget")][:1]
     slow = [trial for trial in told if trial.why.startswith("deadline")][-1:]
     return "; ".join(f"{one.why} on {one.value:,.0f} devices" for one in dear + slow or told[-1:])

@@ -13,12 +13,11 @@ from capacity.estimators.layout import expert_count
 from capacity.estimators.lowering import Tokens, lower
 from capacity.estimators.training_memory import training_memory
 from capacity.estimators.training_run import machine_of
-from capacity.estimators.training_terms import Terms, price_terms
+from capacity.estimators.training_terms import BUBBLE_CUT, Terms, price_terms
 from capacity.estimators.training_time import assemble, evaluation_time, forward_time
-from capacity.estimators.training_traffic import local_of, streamed_s
+from capacity.estimators.training_traffic import data_parallel, local_of, streamed_s
 from capacity.estimators.training_weights import weights_of
 from capacity.formulas import schedule
-from capacity.planning.space import Kind
 from capacity.record import fields, replace
 from capacity.spec.plan import Plan
 
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
     from capacity.estimators.case import Case
     from capacity.estimators.stacks import Stack
-    from capacity.planning.space import Block, Column, Cuts, Index
+    from capacity.planning.space import Block, Column, Cuts, Index, Kind
     from capacity.spec.op import Op
     from capacity.spec.workload import Workload
 
@@ -55,6 +54,7 @@ class TrainingPrices:
         _, self._firsts, self._state_of = np.unique(states, axis=1, return_index=True, return_inverse=True)
         self._kernels: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._states: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self._floors: dict[tuple[Any, ...], tuple[Column, ...]] = {}
 
     @property
     def stack(self) -> Stack:
@@ -142,19 +142,32 @@ class TrainingPrices:
             found["sequence_s"] = schedule.sequence_time_s(twice, step, rounds * plan.dp * plan.micro_batch)
         return found
 
-    def least(self, cp_kind: str, schedule: str, *, whole: bool) -> Column:
-        """For each cut, seconds that no step of it is below: its kernels and exposed traffic, and nothing else.
-
-        Cuts of the other kind (whole) stand at infinity.
-        """
-        kind = Kind(schedule=schedule, cp_kind=cp_kind, whole=whole)
-        rows = self._whole(kind)
-        terms = {name: _taken(value, rows) for name, value in self._kernel_terms(kind).items()}
-        nothing = dict.fromkeys(_STATES, 0.0) | {"streamed": 0.0, "full": 0.0, "selective": 0.0, "fullest": 1.0}
-        parts = self.parts(Terms(**terms | nothing))
-        found = np.full(len(self.cuts), np.inf)
-        found[rows] = sum(part for name, part in parts.items() if name in _UNAVOIDABLE)
+    def floor(self, block: Block) -> Column:
+        """For each row of a block, seconds that its step is not below: kernels, exposed traffic and bubble, and nothing else."""
+        kind, cut = block.kind, block.cut
+        once, again = self._bare(kind)
+        layers, pp = feeding.layer_count(self.case.model), self.cuts.pp[cut]
+        chunks = block.interleave * BUBBLE_CUT.get(kind.schedule, 1.0)
+        passes = schedule.fullest_stage_layers(layers, pp) * pp / layers + (pp - 1.0) / (chunks * self.cuts.rounds[cut])
+        found: Column = (once[cut] + again[cut] * (block.share if kind.recompute == "full" else 1.0)) * passes
         return found
+
+    def _bare(self, kind: Kind) -> tuple[Column, Column]:
+        """For each cut, seconds of a step's kernels and exposed traffic on the mean stage, and of all it recomputes."""
+        key = (kind.cp_kind, kind.schedule, kind.whole, kind.recompute, kind.rebuilt)
+        if key not in self._floors:
+            rows = self._whole(kind)
+            terms = {name: _taken(value, rows) for name, value in self._kernel_terms(kind).items()}
+            terms |= dict.fromkeys(_STATES, 0.0) | {"streamed": 0.0, "fullest": 1.0}
+            terms["full"] = float(kind.recompute == "full")
+            terms["selective"] = float(kind.recompute == "selective" and not kind.rebuilt)
+            parts = self.parts(Terms(**terms))
+            self._floors[key] = tuple(
+                self._spread(sum(part for name, part in parts.items() if name in names), rows)
+                for names in (_UNAVOIDABLE, ("recomputation",))
+            )
+        once, again = self._floors[key]
+        return once, again
 
     def parts(self, terms: Terms, stack: Stack | None = None) -> dict[str, Any]:
         """Seconds of a step by part, under another stack where one is given."""
@@ -194,11 +207,12 @@ class TrainingPrices:
             found: dict[str, list[Any]] = {name: [] for name in _STATES}
             for count in copies:
                 kept = whole[(self.cuts.dp * self.cuts.cp)[whole] % count == 0.0]
-                terms = self._priced(
-                    self._plan(replace(kind, recompute="none"), kept, 1.0, count), self.cuts.rounds[kept]
-                )
+                plan = self._plan(replace(kind, recompute="none"), kept, 1.0, count)
+                local = local_of(self.weights, plan, self.case.model.hidden)
+                machine, rounds = self.machine, self.cuts.rounds[kept]
+                terms = data_parallel(local, self.workload, plan, machine.network, machine.pricer, rounds)
                 for name in _STATES:
-                    here = self._spread(getattr(terms, name), kept)
+                    here = self._spread(terms[name], kept)
                     found[name].append(here[self._firsts[self._state_of]])
             self._states[key] = {name: np.concatenate(parts) for name, parts in found.items()}
         return self._states[key]

@@ -27,10 +27,14 @@ if TYPE_CHECKING:
 # A layout this many times as slow as the fastest is never the best in money, energy or carbon either: the power that is drawn
 # whatever is done costs more by then than any recomputation saves.
 SLOWEST = 1.5
-# Of a small block one layout in so many is looked at first.
+# So many layouts of a block that may be its fastest, and as many from all over it, are looked at first.
 SAMPLE = 32
 # Layouts this much too large are priced all the same, to say what more memory would bring.
 NEARLY = 1.25
+# What a device may keep in its host's memory, on its own: servers hold 1.3 (GB200) to 3.6 times (p4d) as much as their devices.
+HOST_MEMORY = 2.0
+# Where only the fastest is asked for: equal but for rounding.
+FASTEST = 1.0 + 1e-9
 # What a layout is chosen by, as the estimate names it, and in what unit.
 QUANTITIES = {
     "step_time": "step_time_s",
@@ -88,9 +92,20 @@ class Survey(Record):
 
 
 def survey(
-    case: Case, workload: Workload, devices: float, limit_bytes: float, fixed: dict[str, Any] | None = None
+    case: Case,
+    workload: Workload,
+    devices: float,
+    limit_bytes: float,
+    fixed: dict[str, Any] | None = None,
+    *,
+    reach: float = SLOWEST,
+    ceiling_s: float = np.inf,
 ) -> Survey:
-    """Every legal layout of so many devices, priced. fixed: fields of a Plan that are not searched, where nobody gave them."""
+    """Every legal layout of so many devices, priced.
+
+    fixed: fields of a Plan that are not searched, where nobody gave them. reach: layouts that take longer than so many times
+    the fastest, and ceiling_s: those whose step takes longer than this, are of no use to who asks, and left out.
+    """
     started = perf_counter()
     if case.on_platform:
         # What keeps a run going costs every layout alike.
@@ -101,22 +116,20 @@ def survey(
     blocks = tuple(blocks_of(case.model, cuts, given, prices.stack))
     found: dict[str, list[Column]] = {name: [] for name in ("block", "row", "step", "memory")}
     examined = fit = 0
-    bounds: dict[tuple[str, str, bool], Column] = {}
     # A few of each kind say how fast the fastest is at least: what cannot be near it need not be looked at.
-    fastest = min((_first(prices, block, limit_bytes) for block in blocks), default=np.inf)
+    fastest = np.inf
+    for block in blocks:
+        fastest = _first(prices, block, limit_bytes, min(fastest, ceiling_s))
+    nearly = limit_bytes * (NEARLY if reach > FASTEST else 1.0)
     least, missed = (np.inf, 0, 0), None
     for number, block in enumerate(blocks):
-        kind = block.kind
-        key = (kind.cp_kind, kind.schedule, kind.whole)
-        if key not in bounds:
-            bounds[key] = prices.least(kind.cp_kind, kind.schedule, whole=kind.whole)
-        for chunk in _chunks(np.flatnonzero(bounds[key][block.cut] <= SLOWEST * fastest)):
+        for chunk in _chunks(np.flatnonzero(prices.floor(block) <= min(reach * fastest, ceiling_s))):
             examined += len(chunk)
-            all_held = prices.memory(block, chunk)
+            all_held = _held(prices, block, chunk)
             thriftiest = int(all_held.argmin())
             if all_held[thriftiest] < least[0]:
                 least = (float(all_held[thriftiest]), number, int(chunk[thriftiest]))
-            near = all_held <= NEARLY * limit_bytes
+            near = all_held <= nearly
             rows, held = chunk[near], all_held[near]
             if not len(rows):
                 continue
@@ -129,12 +142,12 @@ def survey(
                     missed = (float(step[index]), float(held[index]), number, int(rows[index]))
             if fits.any():
                 fastest = min(fastest, float(step[fits].min()))
-            kept = fits & (step <= SLOWEST * fastest)
+            kept = fits & (step <= min(reach * fastest, ceiling_s))
             for name, column in (("row", rows), ("step", step), ("memory", held)):
                 found[name].append(column[kept])
             found["block"].append(np.full(int(kept.sum()), number))
     columns = {name: np.concatenate(parts) if parts else np.zeros(0) for name, parts in found.items()}
-    kept = columns["step"] <= SLOWEST * fastest
+    kept = columns["step"] <= min(reach * fastest, ceiling_s)
     columns = {name: column[kept] for name, column in columns.items()}
     columns["memory_per_device_bytes"] = columns.pop("memory")
     done = Survey(
@@ -155,11 +168,24 @@ def survey(
     return replace(done, columns=columns | values, seconds=perf_counter() - started)
 
 
-def _first(prices: TrainingPrices, block: Block, limit_bytes: float) -> float:
-    """Seconds of the fastest of a few layouts of a block that fit."""
-    rows = np.arange(0, len(block), max(len(block) // CHUNK, SAMPLE))
-    rows = rows[prices.memory(block, rows) <= limit_bytes]
-    return float(prices.step(block, rows).min()) if len(rows) else np.inf
+def _first(prices: TrainingPrices, block: Block, limit_bytes: float, fastest: float) -> float:
+    """Seconds of the fastest of a few layouts of a block that fit, those that may be fastest; or what was faster already."""
+    floor = prices.floor(block)
+    rows = np.arange(len(floor)) if len(floor) <= SAMPLE else np.argpartition(floor, SAMPLE)[:SAMPLE]
+    rows = np.concatenate([rows, np.arange(0, len(floor), max(len(floor) // SAMPLE, 1))])
+    rows = np.unique(rows[floor[rows] < fastest])
+    rows = rows[_held(prices, block, rows) <= limit_bytes] if len(rows) else rows
+    return min(fastest, float(prices.step(block, rows).min())) if len(rows) else fastest
+
+
+def _held(prices: TrainingPrices, block: Block, rows: Any) -> Column:
+    """Bytes that each layout takes of its fullest device; infinite where the host has no room for what is put there."""
+    held = prices.memory(block, rows)
+    kind = block.kind
+    if not kind.offload or kind.offload_to != "cpu" or "offload" in prices.case.request:
+        return held
+    aside = prices.memory(replace(block, kind=replace(kind, offload=())), rows) - held
+    return np.where(aside <= HOST_MEMORY * prices.machine.cluster.device.memory_bytes, held, np.inf)
 
 
 def _chunks(rows: Any) -> Iterator[Any]:

@@ -81,17 +81,6 @@ def screen(choice: Choice, style: Style, *, everything: bool = False) -> str:
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def record(choice: Choice) -> dict[str, Any]:
-    """The whole answer as plain types."""
-    from capacity.record import asdict
-    from capacity.rendering.record import record as plain_estimate
-
-    whole: dict[str, Any] = {"schema": choice.schema, "kind": "plan", **asdict(choice)}
-    if choice.estimate is not None:
-        whole["estimate"] = plain_estimate(choice.estimate)
-    return whole
-
-
 def _asked(choice: Choice) -> str:
     most = choice.objective == "throughput-per-device"
     return ", ".join(

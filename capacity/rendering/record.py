@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from capacity.estimators.compression import Option
+    from capacity.spec.choice import Choice
     from capacity.spec.estimate import Estimate
+    from capacity.spec.solution import Solution
 
 
 def record(estimate: Estimate) -> dict[str, Any]:
@@ -22,6 +24,16 @@ def record(estimate: Estimate) -> dict[str, Any]:
     whole = {"schema": estimate.schema, "kind": "estimate", **asdict(estimate)}
     result: dict[str, Any] = _plain(whole)
     return result
+
+
+def planned_record(answer: Choice | Solution, kind: str) -> dict[str, Any]:
+    """The whole answer to `capacity plan`, its estimate in full."""
+    from capacity.record import asdict
+
+    whole: dict[str, Any] = {"schema": answer.schema, "kind": kind, **asdict(answer)}
+    if answer.estimate is not None:
+        whole["estimate"] = record(answer.estimate)
+    return whole
 
 
 def compression_record(request: dict[str, Any], found: list[Option]) -> dict[str, Any]:

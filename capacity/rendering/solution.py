@@ -56,7 +56,7 @@ def screen(solution: Solution, style: Style, *, everything: bool = False) -> str
     if solution.trials:
         tried = f"{len(solution.trials)} value{'' if len(solution.trials) == 1 else 's'} tried"
         if solution.request.get("mode") != "serve":
-            tried += ", on layouts any stack runs (1F1B, no offloading) where none is named; then all at the value"
+            tried += ", each with the best of all its legal layouts"
         lines += ["", *heading("SEARCH", tried, style)]
         if everything:
             for trial in solution.trials:
@@ -108,17 +108,6 @@ def _said(solution: Solution) -> str:
     if solution.beyond is not None and solution.solve in ("params", "devices", "global-batch"):
         said += f"; {words.value(solution.beyond.value)}: {solution.beyond.why}"
     return said
-
-
-def record(solution: Solution) -> dict[str, Any]:
-    """The whole answer as plain types."""
-    from capacity.record import asdict
-    from capacity.rendering.record import record as plain_estimate
-
-    whole: dict[str, Any] = {"schema": solution.schema, "kind": "solution", **asdict(solution)}
-    if solution.estimate is not None:
-        whole["estimate"] = plain_estimate(solution.estimate)
-    return whole
 
 
 def html(solution: Solution) -> str:

@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 
 # Values of one range of a grid.
 MOST_VALUES = 1_000_000
+# Rows of a file that a few are taken from.
+SAMPLED_ROWS = 4096
+
+
+def spread(rows: int, few: int) -> np.ndarray:
+    """A few row numbers, the first and the last among them, that share no period with any axis of a grid."""
+    if rows <= few:
+        return np.arange(rows)
+    golden = np.arange(1, few - 1) * ((5.0**0.5 - 1.0) / 2.0) % 1.0
+    return np.unique(np.concatenate([[0, rows - 1], (golden * rows).astype(np.int64)]))
 
 
 class Grid(Record):
@@ -52,6 +62,10 @@ class Grid(Record):
         for start in range(0, self.rows, size):
             yield self.frame(start, start + size)
 
+    def sample(self, few: int) -> pd.DataFrame:
+        """A few rows from all over."""
+        return pd.concat([self.frame(row, row + 1) for row in spread(self.rows, few).tolist()], ignore_index=True)
+
 
 class Listed(Record):
     """Cases one by one, as frames of a few rows."""
@@ -67,6 +81,10 @@ class Listed(Record):
         """All rows, some at a time."""
         for start in range(0, len(self.cases), size):
             yield self.cases.iloc[start : start + size].reset_index(drop=True)
+
+    def sample(self, few: int) -> pd.DataFrame:
+        """A few rows from all over."""
+        return self.cases.iloc[spread(self.rows, few)].reset_index(drop=True)
 
 
 class Filed(Record):
@@ -90,6 +108,11 @@ class Filed(Record):
                     yield batch.to_pandas()
         except (OSError, ValueError) as error:
             raise FileFormatError(f"{self.path}: cannot be read ({str(error)[:80]})") from None
+
+    def sample(self, few: int) -> pd.DataFrame:
+        """A few rows of the first thousands."""
+        head = next(self.blocks(SAMPLED_ROWS), pd.DataFrame())
+        return head.iloc[spread(len(head), few)].reset_index(drop=True)
 
 
 Cases = Grid | Listed | Filed

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from capacity.errors import CapacityError
+from capacity.errors import CapacityError, UnknownNameError
 from capacity.record import Record
 from capacity.sweeps.cases import Grid, Listed, axis, described, read_cases
 from capacity.sweeps.engines import engine_of
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 # Rows of a block: tens of megabytes of results, a fraction of a second of work.
 BLOCK_ROWS = 65536
+# Rows priced beforehand to see which quantities there are.
+PROBED_ROWS = 24
 # Rows of an answer that are shown where no front was asked for.
 BEST_ROWS = 10
 
@@ -141,6 +144,7 @@ def sweep(
     cases: a frame, a column an option of `capacity.estimate`; a mapping, whose values' combinations are the cases; or the path
     of a file (`capacity.sweeps.cases.read_cases`). shared: options of all cases.
     output: a .parquet or .csv file, or a folder for a data set of Parquet files; resume: go on with rows that are there.
+    columns: the quantities to keep, by full name or without their section; a misspelt one is refused before the first block.
     pareto: objectives of the front to show, such as "time,cost". jobs: processes of the local engine; engine: "local", "dask"
     or "spark", at an address or on this machine. progress: told rows done, rows in all, and seconds so far.
     Memory depends on block_rows and jobs, not on how many cases there are. Raises CapacityError.
@@ -148,6 +152,7 @@ def sweep(
     begun = time.monotonic()
     cases, shared = _read(cases, shared or {})
     wanted = None if columns is None else tuple(columns)
+    _check(wanted or (), cases, shared, intervals=intervals)
     store = None if output is None else Store.at(output)
     task = Task(dict(shared), intervals, wanted, pareto, store)
     there: set[int] = set()
@@ -173,6 +178,28 @@ def sweep(
     if store is not None:
         store.finish(there)
     return whole.told(time.monotonic() - begun, output, resumed)
+
+
+def _check(wanted: tuple[str, ...], cases: Cases, shared: Mapping[str, Any], *, intervals: bool) -> None:
+    """Refuse a quantity that a few rows from all over the sweep do not have: a slip is told before hours of work, not after.
+
+    A part of a breakdown, which other rows may well have, is refused only where one that is there is spelt nearly so.
+    """
+    if not wanted:
+        return
+    probe = estimate_frame(cases.sample(PROBED_ROWS), **shared)
+    if probe[ERROR].notna().all():
+        return
+    full = [name for name in probe.columns if "." in name]
+    ends = ("", "_low", "_high") if intervals else ("",)
+    known = {f"{name}{end}" for full_name in full for name in (full_name, full_name.partition(".")[2]) for end in ends}
+    known |= set(probe.columns)
+    for name in wanted:
+        part = "." in name.partition(".")[2] or name.partition(".")[0] in ("time", "memory")
+        if name not in known and not (part and not get_close_matches(name, known, n=1, cutoff=0.8)):
+            raise UnknownNameError(
+                "quantity in --columns", name, sorted(known), "--json of `capacity estimate` shows the names"
+            )
 
 
 def _read(cases: Any, shared: Mapping[str, Any]) -> tuple[Cases, dict[str, Any]]:

@@ -12,7 +12,8 @@ from capacity.errors import CapacityError
 from capacity.estimators.replica import load_replica
 from capacity.estimators.service import point
 from capacity.planning.serving_search import read_site, replicas_of, search
-from capacity.rendering.choice import record, screen
+from capacity.rendering.choice import screen
+from capacity.rendering.record import planned_record
 from capacity.rendering.style import Style
 
 ASKED = {"model": "llama-3.1-8b", "device": "h100-sxm", "devices": 2, "mode": "serve", "chunk_tokens": 8192}
@@ -106,6 +107,6 @@ def test_the_screen_stays_in_its_columns_and_its_command_runs(choice, width, cap
 
 def test_json_follows_the_shipped_schema(choice):
     schema = json.loads(files("capacity").joinpath("schema/plan-1.json").read_text())
-    whole = json.loads(json.dumps(record(choice), allow_nan=False))
+    whole = json.loads(json.dumps(planned_record(choice, "plan"), allow_nan=False))
     jsonschema.validate(whole, schema, cls=jsonschema.Draft202012Validator)
     assert "Pareto front" in choice._repr_html_()

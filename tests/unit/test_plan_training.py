@@ -19,9 +19,10 @@ from capacity.estimators.training_run import price_run, read_workload
 from capacity.planning.front import undominated
 from capacity.planning.space import blocks_of, cuts_of
 from capacity.planning.training_prices import TrainingPrices
-from capacity.planning.training_search import limit_of, survey
+from capacity.planning.training_search import FASTEST, limit_of, survey
 from capacity.record import replace
-from capacity.rendering.choice import record, screen, short, thinned
+from capacity.rendering.choice import screen, short, thinned
+from capacity.rendering.record import planned_record
 from capacity.rendering.style import Style
 from capacity.spec.plan import Plan
 
@@ -71,6 +72,36 @@ def test_the_choice_is_the_least_of_all_priced_one_by_one(request_):
     alone = price_run(case, case.model, workload, case.cluster, devices, plan=found.plan(place))
     assert best == pytest.approx(sum(alone.time.values()), rel=1e-9)
     assert found.columns["memory_per_device_bytes"][place] == pytest.approx(sum(alone.memory.values()), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "request_", [SMALL, ROUTED, SMALL | {"model": "gpt-3-175b", "devices": 96, "batch": 96}], ids=str
+)
+def test_no_step_is_below_the_floor_its_layout_is_ruled_out_by(request_):
+    case = read_case(request_ | {"mode": "train"})
+    workload, devices = read_workload(case)
+    cuts = cuts_of(case.model, workload, devices, {})
+    prices = TrainingPrices(case, workload, devices, cuts)
+    tightest = 0.0
+    for block in blocks_of(case.model, cuts, {}, prices.stack):
+        rows = np.arange(0, len(block), 5)
+        share = prices.floor(block)[rows] / prices.step(block, rows)
+        assert share.max(initial=0.0) <= 1.0 + 1e-12
+        tightest = max(tightest, share.max(initial=0.0))
+    assert tightest > 0.3
+
+
+def test_looking_for_the_fastest_alone_finds_it():
+    case = read_case(SMALL | {"mode": "train"})
+    workload, devices = read_workload(case)
+    limit = limit_of(case, None)
+    whole = survey(case, workload, devices, limit)
+    found = survey(case, workload, devices, limit, reach=FASTEST)
+    least = whole.columns["step_time_s"].min()
+    assert found.columns["step_time_s"] == pytest.approx(least)
+    assert found.examined < whole.examined
+    assert not len(survey(case, workload, devices, limit, reach=FASTEST, ceiling_s=0.99 * least))
+    assert len(survey(case, workload, devices, limit, reach=FASTEST, ceiling_s=1.01 * least))
 
 
 def test_the_least_energy_is_the_least_of_all_priced_one_by_one():
@@ -238,7 +269,7 @@ def test_the_command_that_is_shown_gives_the_same_run(choice, capsys):
 def test_json_follows_the_shipped_schema_and_notebooks_show_it(choice):
     schema = json.loads(files("capacity").joinpath("schema/plan-1.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
-    whole = json.loads(json.dumps(record(choice), allow_nan=False))
+    whole = json.loads(json.dumps(planned_record(choice, "plan"), allow_nan=False))
     jsonschema.validate(whole, schema, cls=jsonschema.Draft202012Validator)
     assert "Pareto front" in choice._repr_html_()
 

@@ -209,6 +209,21 @@ def test_a_store_of_a_folder_that_cannot_be():
         Store.at("/proc/nowhere/rows").begin({}, resume=False)
 
 
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("step_tme", "step_time"), ("train.cots", "train.cost"), ("time.GEM", "time.GEMM"), ("banana", "shows the names")],
+)
+def test_a_misspelt_quantity_is_refused_before_any_row_is_kept(tmp_path, name, nearest):
+    grid = {"tp": [1.0, 2.0], "pp": [1.0, 2.0], "price": np.linspace(1.0, 2.0, 50).tolist()}
+    shared = {"params": 7e9, "mode": "train", "devices": 8} | {one: LAYOUT[one] for one in LAYOUT if one not in grid}
+    with pytest.raises(UnknownNameError, match=nearest):
+        sweep(grid, shared, output=str(tmp_path / "rows"), columns=["step_time", name])
+    assert not (tmp_path / "rows").exists()
+    # What only some rows have, ends of intervals and options of the cases are no slips; nor is what other models have.
+    kept = ["time.pipeline bubble", "cost_low", "train.cost", "tp", "time.expert routing"]
+    assert sweep(grid, shared, columns=kept, intervals=True).lacking == ("time.expert routing",)
+
+
 def test_memory_does_not_grow_with_rows(tmp_path):
     grid = Grid({"price": tuple(np.linspace(1.0, 2.0, 30_000)), "tp": (1.0, 2.0)})
     shared = LAYOUT | {"mode": "train", "params": 7e9}

@@ -171,6 +171,11 @@ class TestRows:
     def test_stacks_are_told_by_their_names(self, family, stack):
         assert stack_of({"family": family}) == stack
 
+    def test_kernels_written_for_one_architecture_are_not_counted_on_another(self):
+        row = {"family": "mbridge", "source": "performance-summary.md (26.06)"}
+        assert stack_of(row | {"device": "GB300"}) == "megatron-core-26.06"
+        assert stack_of(row | {"device": "H100-SXM"}) == "megatron-core"
+
     def test_units_of_memory(self):
         assert measured_bytes({"peak_mem_gib": 2.0}) == 2**31
         assert measured_bytes({"peak_mem_printed": "21.4", "unit_printed": "GB (code: bytes/1e9)"}) == pytest.approx(
