@@ -166,15 +166,15 @@ def params(asked: Asked) -> Answer:
     best: Answer | None = None
     for count in [0.0] if given else _rented(asked):
         on = request if given else request | {"devices": count}
-        # Another number of devices has to hold a larger model than the best so far.
-        least = LEAST_PARAMS if best is None or best.value is None else best.value * (1.0 + PARAMS_WITHIN)
         trials = Trials(lambda size, on=on: _holds(on | {"params": size}, asked.limits))  # type: ignore[misc]
-        if best is not None and not trials(least):
+        # Another number of devices has to hold the largest model so far; then its own largest, as if it were asked for alone.
+        if best is not None and best.value is not None and not trials(best.value):
             continue
         plain = Trials(lambda size, on=on: _holds(on | {"params": size}, asked.limits, plain=True))  # type: ignore[misc]
-        start, _ = largest(plain, least, MOST_PARAMS, whole=False, within=PARAMS_WITHIN)
-        value, beyond = largest(trials, start or least, MOST_PARAMS, whole=False, within=PARAMS_WITHIN)
-        best = Answer(value, "", trials, beyond, facts={"devices": count})
+        start, _ = largest(plain, LEAST_PARAMS, MOST_PARAMS, whole=False, within=PARAMS_WITHIN)
+        value, beyond = largest(trials, start or LEAST_PARAMS, MOST_PARAMS, whole=False, within=PARAMS_WITHIN)
+        if best is None or (value or 0.0) > (best.value or 0.0):
+            best = Answer(value, "", trials, beyond, facts={"devices": count})
     assert best is not None
     assert best.trials is not None
     on = request if given else request | {"devices": best.facts["devices"]}

@@ -82,9 +82,11 @@ def test_a_quantity_that_no_row_has_is_told() -> None:
     from capacity.rendering.swept import screen
     from capacity.sweeps.run import sweep
 
-    found = sweep({"tp": [1, 2]}, {"params": 1e9, "mode": "train", "devices": 8}, columns=["mfuu", "mfu"])
-    assert found.lacking == ("mfuu",)
-    assert "no row has mfuu;" in screen(found, Style())
+    found = sweep(
+        {"tp": [1, 2]}, {"params": 1e9, "mode": "train", "devices": 8}, columns=["time.expert routing", "mfu"]
+    )
+    assert found.lacking == ("time.expert routing",)
+    assert "no row has time.expert routing;" in screen(found, Style(width=120))
 
 
 def test_a_slip_in_a_width_does_not_hang_a_validation() -> None:
