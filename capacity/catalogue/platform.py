@@ -5,7 +5,7 @@ from __future__ import annotations
 from capacity.catalogue.entry import Entry, aliases, find, ids, read_entry
 from capacity.errors import UnknownNameError
 from capacity.formula import Sourced
-from capacity.spec.platform import Component, CoreWork, DataKind, Failures, Host, Storage
+from capacity.spec.platform import Component, CoreWork, DataKind, Enclave, Failures, Host, Storage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -174,13 +174,16 @@ def load_transit(kind: str) -> tuple[Sourced, Sourced]:
     )
 
 
-def load_confidential(architecture: str) -> tuple[Sourced, Sourced, Sourced]:
-    """Pace of a confidential device's bounce buffer, and the share by which serving slows, usual and at most."""
-    table = _protection("confidential", architecture)
-    return (
+def load_confidential(generation: str) -> Enclave:
+    """What a confidential device of a generation costs: hopper, blackwell, or cpu."""
+    table = _protection("confidential", generation)
+    return Enclave(
+        generation,
         table.required("bounce", "pace", "bounce buffer of a confidential device"),
-        table.required("slowdown", "share", "confidential serving"),
-        table.required("slowdown_most", "share", "confidential serving, at most"),
+        table.required("crossing", "time", "a copy into or out of a confidential device"),
+        table.required("crossings", "occurrences", "such copies a step"),
+        table.required("inside", "share", "pace inside a confidential device"),
+        table.required("links", "share", "pace of links between confidential devices"),
     )
 
 

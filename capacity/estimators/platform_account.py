@@ -204,8 +204,8 @@ def _protected(
             "at most 2^32 with random nonces",
         )
     if plain is not None:
-        assert cluster.inter is not None
-        found["protected_link"] = Value(cluster.inter.bytes_per_s, "byte/s", "payload a device sends between nodes")
+        if cluster.inter is not None:
+            found["protected_link"] = Value(cluster.inter.bytes_per_s, "byte/s", "payload a device sends between nodes")
         found["step_slowdown"] = Value(
             security.slowdown_share(step, plain), "fraction", "of a step, by protected links"
         )
@@ -223,7 +223,7 @@ def _protected(
 def _unprotected_step(case: Case, run: Run) -> float | None:
     """A step of the same layout over plain links; None where links are plain."""
     plain = case.kept.get("plain cluster")
-    if plain is None or plain.inter is run.cluster.inter:
+    if plain is None or (plain.inter is run.cluster.inter and plain.device is run.cluster.device):
         return None
     from capacity.estimators.training_run import price_run
 

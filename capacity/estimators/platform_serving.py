@@ -5,7 +5,7 @@ from __future__ import annotations
 from capacity.errors import InputError
 from capacity.estimators.case import PLATFORM_KEYS
 from capacity.estimators.intervals import Uncertain, Value, with_intervals
-from capacity.estimators.protection import AT_REST, CONFIDENTIAL, IN_TRANSIT, read_protection
+from capacity.estimators.protection import AT_REST, IN_TRANSIT, read_protection
 from capacity.estimators.service import WARM_UP_S
 from capacity.estimators.upkeep import host_of, storage_of
 from capacity.formula import scaled, sourced, total
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from capacity.estimators.intervals import Account
     from capacity.estimators.protection import Protection
     from capacity.estimators.replica import Load
-    from capacity.spec.platform import Host, Storage
+    from capacity.spec.platform import Enclave, Host, Storage
 
 # Of the platform's options those that say something of a service.
 _OF_SERVICE = (
@@ -31,6 +31,8 @@ _OF_SERVICE = (
 )  # fmt: skip
 # A token as text over the wire, and headers of a request and of its answer.
 TEXT_BYTES, HEADER_BYTES = 4.0, 2048.0
+# What an engine copies to the device for a sequence in a step: a few words, and a row of its block table.
+WORD_BYTES, TOKEN_WORDS, PAGE_TOKENS = 4.0, 8.0, 16.0
 
 
 class Under(Record):
@@ -66,8 +68,10 @@ def serving_platform_section(case: Case) -> tuple[Section, dict[str, dict[str, f
     load, values = case.kept["serve"]
     under = read_under(case)
     account = _account(load, values, under)
-    uncertain = (Uncertain("storage pace", 0.5, 1.0, "shared file systems deliver half to all of their datasheet"),)
-    quantities, sensitivities = with_intervals(account, uncertain)
+    uncertain = [Uncertain("storage pace", 0.5, 1.0, "shared file systems deliver half to all of their datasheet")]
+    if under.protection is not None and under.protection.enclave is not None:
+        uncertain.append(Uncertain("crossings", 2.0 / 3.0, 4.0 / 3.0, "two to four copies a step, by engine"))
+    quantities, sensitivities = with_intervals(account, tuple(uncertain))
     pressed = _pressure({name: float(one.mid) for name, one in quantities.items()}, under)
     name, share, remedy = max(pressed, key=lambda one: one[1])
     text = f"a replica starts in {format(quantities['start_time'].mid, 's')}; "
@@ -121,8 +125,7 @@ def _account(load: Load, values: Mapping[str, Value], under: Under) -> Account:
         engine = read
         if protection is not None and protection.has(AT_REST):
             engine = protection.saving_bytes_per_s * protection.cores * float(cluster.nodes)
-        if protection is not None and protection.has(CONFIDENTIAL):
-            assert protection.bounce_bytes_per_s is not None
+        if protection is not None and protection.bounce_bytes_per_s is not None:
             engine = min(engine, scaled(protection.bounce_bytes_per_s, each))
         loading = storage.save_time_s(weights, read, engine)
         start = total(
@@ -149,13 +152,16 @@ def _account(load: Load, values: Mapping[str, Value], under: Under) -> Account:
                 "kv_recompute_time": Value(compute_s, "s", "to read that prompt again instead"),
             }  # fmt: skip
         if protection is not None:
-            found |= _protected(under, rate, workload.prompt_len + workload.output_len, values)
+            crossings = factor.get("crossings", 1.0)
+            found |= _protected(under, rate, workload.prompt_len + workload.output_len, values, crossings)
         return found
 
     return quantities
 
 
-def _protected(under: Under, rate: float, tokens: float, values: Mapping[str, Value]) -> dict[str, Value]:
+def _protected(
+    under: Under, rate: float, tokens: float, values: Mapping[str, Value], crossings: float
+) -> dict[str, Value]:
     protection, work = under.protection, under.host.work
     assert protection is not None
     found: dict[str, Value] = {}
@@ -166,10 +172,36 @@ def _protected(under: Under, rate: float, tokens: float, values: Mapping[str, Va
             "records": security.protecting_cores(rate * each, work("tls").bytes_per_s),
         }
         found["tls_cores"] = Value(total(busy), "1", "busy with TLS 1.3, a handshake a request, both ends")
-    if protection.has(CONFIDENTIAL):
-        assert protection.slowdown is not None
-        slower = scaled(values["tokens_per_s"].mid, 1.0 - protection.slowdown)
-        found["confidential_tokens_per_s"] = Value(slower, "1/s", "as published measurements slow down")
+    if protection.enclave is not None:
+        found |= _confidential(protection.enclave, values, crossings, tokens)
+    return found
+
+
+def _confidential(enclave: Enclave, values: Mapping[str, Value], crossings: float, tokens: float) -> dict[str, Value]:
+    """Steps of a confidential device: each waits for its copies. crossings: a factor on how many they are."""
+    running = values["running"].mid if "running" in values else 1.0
+    each = sourced(TOKEN_WORDS * WORD_BYTES, "a token's entries", "identifier, position, slot, temperature", "default")
+    pages = sourced(WORD_BYTES * tokens / PAGE_TOKENS, "a row of its block table", "pages of 16 tokens", "default")
+    copied = running * total({"token": each, "block table": pages})
+    count = scaled(enclave.crossings, crossings)
+
+    def step(plain: float) -> float:
+        return security.confidential_step_s(
+            plain, enclave.inside_share, count, enclave.crossing_s, copied, enclave.bounce_bytes_per_s
+        )
+
+    found = {}
+    if "tpot" in values:
+        plain = values["tpot"].mid
+        closed = step(plain)
+        slower = security.slowdown_share(closed, plain)
+        found["confidential_tpot"] = Value(closed, "s", f"where {format(float(plain), 's')} without")
+        found["confidential_slowdown"] = Value(slower, "fraction", "of a step, by copies that it waits for")
+        found["confidential_tokens_per_s"] = Value(
+            values["tokens_per_s"].mid / (1.0 + slower), "1/s", "with these steps"
+        )
+    if "ttft" in values:
+        found["confidential_ttft"] = Value(step(values["ttft"].mid), "s", "with the copies of one step")
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from capacity.errors import InputError
 from capacity.estimators.assumptions import number, one_of
-from capacity.formula import Sourced, sourced
+from capacity.formula import Sourced, scaled, sourced
 from capacity.formulas import security
 from capacity.record import Record, replace
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from capacity.estimators.assumptions import Assumptions
-    from capacity.spec.device import Cluster
-    from capacity.spec.platform import CoreWork, Host
+    from capacity.spec.device import Cluster, Device
+    from capacity.spec.platform import CoreWork, Enclave, Host
 
 AT_REST, IN_TRANSIT, CONFIDENTIAL = PARTS = ("at-rest", "in-transit", "confidential")
 MACSEC, IPSEC, SOFTWARE = TRANSITS = ("macsec", "ipsec", "software")
@@ -33,7 +33,7 @@ KEY_SCOPES = ("run", "checkpoint", "file")
 
 
 class Protection(Record):
-    """What is protected and how. cores: of a node; bounce, slowdown: of a confidential device, None for others."""
+    """What is protected and how. cores: of a node; enclave: of a confidential device, None for others."""
 
     parts: tuple[str, ...]
     cipher: CoreWork
@@ -42,12 +42,18 @@ class Protection(Record):
     transit: str
     cores: float
     keys: str
-    bounce_bytes_per_s: float | None = None
-    slowdown: float | None = None
+    enclave: Enclave | None = None
 
     def has(self, part: str) -> bool:
         """Whether this is protected."""
         return part in self.parts
+
+    @property
+    def bounce_bytes_per_s(self) -> float | None:
+        """Pace of the buffer of a confidential device; None where nothing passes one."""
+        if self.enclave is None or not self.enclave.crossings:
+            return None
+        return self.enclave.bounce_bytes_per_s
 
     @property
     def core_bytes_per_s(self) -> float:
@@ -93,20 +99,18 @@ def read_protection(request: dict[str, Any], assumptions: Assumptions, cluster: 
         tag("keys"),
         "wrapped by one key of the run; whoever holds that reads all of it",
     )
-    bounce = slowdown = None
+    enclave = None
     if CONFIDENTIAL in parts:
-        from capacity.catalogue.platform import load_confidential
-
-        generation = cluster.device.architecture.partition("-")[0]
-        if generation not in ("hopper", "blackwell"):
-            raise InputError(
-                f"--encrypt confidential: {cluster.device.name} has no such mode; take a Hopper or Blackwell device"
-            )
-        bounce, slowdown, most = load_confidential(generation)
-        note("bounce buffer of a device", bounce, "byte/s", "catalogue", bounce.source)
+        enclave = _enclave(cluster.device)
         note(
-            "confidential serving is slower by", slowdown, "fraction", "catalogue", f"to {most:.0%}: {slowdown.source}"
+            "bounce buffer of a device",
+            enclave.bounce_bytes_per_s,
+            "byte/s",
+            "catalogue",
+            _source(enclave.bounce_bytes_per_s),
         )
+        note("copies a step that wait", enclave.crossings, "1", "catalogue", _source(enclave.crossings))
+        note("setting up such a copy", enclave.crossing_s, "s", "catalogue", _source(enclave.crossing_s))
     cores = take(
         "cores of a node for ciphers",
         number("--cipher-cores", request.get("cipher_cores"), "1", 1.0, 4096.0),
@@ -116,12 +120,34 @@ def read_protection(request: dict[str, Any], assumptions: Assumptions, cluster: 
     )
     return Protection(
         parts, host.work(cipher), None if digest == "none" else host.work(digest), host.work("ed25519-sign"),
-        transit, cores, keys, bounce, slowdown,
+        transit, cores, keys, enclave,
     )  # fmt: skip
 
 
+def _enclave(device: Device) -> Enclave:
+    """What the confidential mode of a device costs; raises InputError where it has none."""
+    from capacity.catalogue.platform import load_confidential
+
+    generation = device.architecture.partition("-")[0]
+    if generation in ("hopper", "blackwell"):
+        return load_confidential(generation)
+    if device.kind == "CPU" and any(word in device.name for word in ("EPYC", "Xeon")):
+        return load_confidential("cpu")
+    raise InputError(
+        f"--encrypt confidential: {device.name} has no such mode; take a Hopper or Blackwell device, or a server's processor"
+    )
+
+
+def _source(value: float) -> str:
+    return str(getattr(value, "source", ""))
+
+
 def protected_cluster(cluster: Cluster, protection: Protection) -> Cluster:
-    """The cluster with the pace that protection leaves its links between nodes."""
+    """The cluster with the pace that protection leaves its links, inside nodes and between them."""
+    enclave, link = protection.enclave, cluster.device.link
+    if enclave is not None and link is not None and enclave.links_share < 1.0:
+        slower = replace(link, bytes_per_s=scaled(link.bytes_per_s, enclave.links_share))
+        cluster = replace(cluster, device=replace(cluster.device, link=slower))
     if cluster.inter is None or not (protection.has(IN_TRANSIT) or protection.has(CONFIDENTIAL)):
         return cluster
     pace, latency = link_pace(cluster, protection)

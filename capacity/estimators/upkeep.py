@@ -6,7 +6,7 @@ from capacity.catalogue.own import THIS_MACHINE
 from capacity.errors import CapacityError, InputError
 from capacity.estimators.assumptions import number, one_of
 from capacity.estimators.dataset import read_dataset
-from capacity.estimators.protection import AT_REST, CONFIDENTIAL, DEFAULT_HOST, protected_cluster, read_protection
+from capacity.estimators.protection import AT_REST, DEFAULT_HOST, protected_cluster, read_protection
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import reliability, schedule, storage
 from capacity.record import Record, replace
@@ -151,8 +151,7 @@ class Upkeep(Record):
 
     def copy_bytes_per_s(self) -> float:
         """From a device to its host."""
-        if self.protection is not None and self.protection.has(CONFIDENTIAL):
-            assert self.protection.bounce_bytes_per_s is not None
+        if self.protection is not None and self.protection.bounce_bytes_per_s is not None:
             return self.protection.bounce_bytes_per_s
         return sourced(HOST_COPY_BYTES_PER_S, "copies to the host", "PCIe, pinned memory", "default")
 

@@ -63,3 +63,23 @@ def messages_per_key(file_bytes: float, chunk_bytes: float) -> float:
 def slowdown_share(protected_s: float, plain_s: float) -> float:
     """By which share work takes longer under protection."""
     return protected_s / plain_s - 1.0
+
+
+@formula(unit="s", symbol="t_cc", cite="yin2026")
+def confidential_step_s(
+    plain_s: float,
+    inside_share: float,
+    crossings: float,
+    crossing_s: float,
+    crossing_bytes: float,
+    bounce_bytes_per_s: float,
+) -> float:
+    """A step of a confidential device, from a step of an open one.
+
+    1. Inside, work keeps inside_share of its pace: memory of a GPU is not enciphered, that of a processor is.
+    2. Each copy between host and device pays crossing_s, whatever its size, and the engine waits for it.
+    3. What is copied passes a buffer that processors encipher.
+    Ignores: engines that hand copies to a thread of their own, which takes most of 2 away.
+    """
+    copied_s = crossings * crossing_s + crossing_bytes / bounce_bytes_per_s
+    return plain_s / inside_share + copied_s

@@ -72,6 +72,21 @@ class Host(Record):
         return found
 
 
+class Enclave(Record):
+    """A confidential device: what a copy into or out of it takes, how many an engine makes a step, and the pace left inside.
+
+    bounce_bytes_per_s: of the buffer that processors encipher. crossing_s: to set a copy up. inside_share, links_share: pace left to
+    work in a device and to links between those of a node.
+    """
+
+    generation: str
+    bounce_bytes_per_s: float
+    crossing_s: float
+    crossings: float
+    inside_share: float
+    links_share: float
+
+
 class Component(Record):
     """What stopped jobs: how often, on how many of it, and whether a node had to go for repair."""
 
