@@ -45,7 +45,9 @@ def test_blackwell_loses_what_was_published_where_nothing_hides_the_copies():
     quantities = found.sections["platform"].quantities
     lost = 1.0 - 1.0 / (1.0 + quantities["confidential_slowdown"].mid)
     assert 0.13 < lost < 0.27
-    assert quantities["confidential_tpot"].low < quantities["confidential_tpot"].mid < quantities["confidential_tpot"].high
+    assert (
+        quantities["confidential_tpot"].low < quantities["confidential_tpot"].mid < quantities["confidential_tpot"].high
+    )
 
 
 def test_the_longer_a_step_the_less_is_lost():
