@@ -48,13 +48,18 @@ PRIORS: dict[str, tuple[float, float]] = {
     "launch_us.gemm.fp8_block": (6.5, 0.15),
     "launch_us.gemm.fp4": (6.5, 0.15),
     "launch_us.gemm.int4": (6.5, 0.15),
-    "launch_us.expert": (30.0, 0.15),
+    "launch_us.expert.bf16": (32.0, 0.15),
+    "launch_us.expert.fp8_block": (33.0, 0.15),
+    "launch_us.expert.fp4": (26.0, 0.15),
+    "launch_us.expert.int4": (40.0, 0.15),
     "launch_us.attention": (9.0, 0.15),
     "launch_us.layer": (12.0, 0.15),
     "launch_us.qk_norm": (6.0, 0.2),
     "launch_us.recurrent": (20.0, 0.2),
     "launch_us.all_reduce": (2.0, 0.2),
     "launch_us.all_reduce_rank": (1.5, 0.15),
+    "launch_us.all_reduce_node": (20.0, 0.25),
+    "launch_us.all_to_all": (30.0, 0.25),
     "share_of_bandwidth.gemm.bf16": (0.82, 0.06),
     "share_of_bandwidth.gemm.fp8": (0.73, 0.06),
     "share_of_bandwidth.gemm.fp8_block": (0.75, 0.06),
@@ -63,23 +68,27 @@ PRIORS: dict[str, tuple[float, float]] = {
     "share_of_bandwidth.expert.bf16": (0.85, 0.075),
     "share_of_bandwidth.expert.fp8_block": (0.85, 0.075),
     "share_of_bandwidth.expert.fp4": (0.85, 0.075),
-    "share_of_bandwidth.expert.int4": (0.8, 0.075),
+    "share_of_bandwidth.expert.int4.hopper": (0.8, 0.075),
+    "share_of_bandwidth.expert.int4.blackwell": (0.45, 0.075),
     "share_of_bandwidth.cache.bf16": (0.8, 0.05),
     "share_of_bandwidth.cache.fp8": (0.65, 0.075),
     "share_of_bandwidth.cache.latent": (0.5, 0.125),
     "share_of_bandwidth.state": (0.6, 0.1),
     "share_of_bandwidth.elementwise": (0.8, 0.15),
-    "share_of_bandwidth.routing": (0.5, 0.15),
-    "share_of_bandwidth.link": (0.45, 0.15),
+    "share_of_bandwidth.routing": (0.2, 0.15),
+    "share_of_bandwidth.link": (0.65, 0.15),
     "share_of_peak.gemm.bf16": (0.72, 0.075),
     "share_of_peak.gemm.fp8": (0.52, 0.075),
     "share_of_peak.gemm.fp8_block": (0.57, 0.075),
     "share_of_peak.gemm.fp4": (0.33, 0.075),
     "share_of_peak.gemm.int4": (0.5, 0.075),
-    "share_of_peak.expert.bf16": (0.4, 0.125),
-    "share_of_peak.expert.fp8_block": (0.17, 0.125),
+    "share_of_peak.expert.bf16.hopper": (0.59, 0.125),
+    "share_of_peak.expert.bf16.blackwell": (0.24, 0.125),
+    "share_of_peak.expert.fp8_block.hopper": (0.29, 0.125),
+    "share_of_peak.expert.fp8_block.blackwell": (0.13, 0.2),
     "share_of_peak.expert.fp4": (0.35, 0.125),
-    "share_of_peak.expert.int4": (0.3, 0.125),
+    "share_of_peak.expert.int4.hopper": (0.3, 0.125),
+    "share_of_peak.expert.int4.blackwell": (0.2, 0.2),
     "share_of_peak.attention.prefill": (0.52, 0.075),
     "share_of_peak.attention.decode": (0.3, 0.15),
     "share_of_peak.scan": (0.25, 0.15),
@@ -122,7 +131,7 @@ class Kernels:
             return np.array([read(one) for _, one in flat], dtype=float)
 
         def named(group: str, read: Callable[[Kernel], str], needed: Callable[[Kernel], float]) -> Array:
-            return np.array([names[f"{group}.{_same(read(one))}"] if needed(one) else 0 for _, one in flat])
+            return np.array([names[_known(f"{group}.{_same(read(one))}", names)] if needed(one) else 0 for _, one in flat])
 
         self.memory_s: Any
         self.memory_s, self.work_s = of(lambda one: one.memory_s), of(lambda one: one.work_s)
@@ -155,7 +164,16 @@ class Kernels:
 
 
 def _same(name: str) -> str:
-    return SAME.get(name, name)
+    kind, _, rest = name.partition(".")
+    format, dot, generation = rest.partition(".")
+    return SAME.get(f"{kind}.{format}", f"{kind}.{format}" if format else kind) + dot + generation
+
+
+def _known(name: str, names: dict[str, int]) -> str:
+    """The nearest parameter, as a law finds it."""
+    while name not in names:
+        name = name.rpartition(".")[0]
+    return name
 
 
 class Runs:

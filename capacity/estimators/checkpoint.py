@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from capacity.estimators.formats import FORMATS
-from capacity.spec.model import Experts, Recurrent
+from capacity.spec.model import Attention, Experts, Recurrent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from capacity.spec.model import ModelSpec
+    from capacity.spec.op import Op
 
 # Groups that quantised checkpoints leave at 16 bits.
 KEPT_GROUPS = ("embedding", "head", "router")
 # Published NVFP4 mixtures of experts leave attention at 16 bits, MXFP4 ones all but the experts.
 _LEFT = {"nvfp4": ("attention", "vision"), "mxfp4": ("attention", "vision", "ffn", "shared_expert")}
+# ... but the output of latent attention, the largest of its maps (NVIDIA, DeepSeek-R1-0528-FP4-v2 model card, 2025).
+_LATENT_OUTPUT = "attention.o_proj"
 _WIDE = ("bf16", 2.0)
 # llama.cpp keeps the output head in 6 bits at least.
 _LEAST_HEAD_BITS = 6.56
@@ -51,9 +54,22 @@ def checkpoint_formats(
         return formats | {"head": head, "embedding": head}
     if mixture:
         formats |= dict.fromkeys(_LEFT.get(word, ()), _WIDE)
-        if word == "nvfp4" and any(isinstance(layer, Recurrent) for block in model.blocks for layer in block.sublayers):
+    if mixture and word == "nvfp4":
+        layers = [layer for block in model.blocks for layer in block.sublayers]
+        published = {} if model.weight_format in (None, "", "fp8") else model.weight_bits or {}
+        # What a publisher kept wide beside his own narrow experts, others who quantise it keep too (NVIDIA, Kimi-K2.5-NVFP4).
+        formats |= {group: _WIDE for group, width in published.items() if group and width >= 12.0}
+        if any(isinstance(layer, Recurrent) for layer in layers):
             formats["shared_expert"] = _WIDE
+        if not published and any(isinstance(layer, Attention) and layer.latent for layer in layers):
+            formats[_LATENT_OUTPUT] = formats[""]
     return formats
+
+
+def format_of(formats: dict[str, tuple[str, float]], op: Op) -> tuple[str, float]:
+    """Name and stored bytes of an op's weights: of the map itself, of its group, of any other."""
+    own = f"{op.group}.{op.name.rpartition('.')[2]}"
+    return formats.get(own) or formats.get(op.group) or formats[""]
 
 
 def kernel_format(word: str) -> str:

@@ -6,6 +6,7 @@ from math import inf
 
 from capacity import ops
 from capacity.estimators import feeding
+from capacity.estimators.checkpoint import format_of
 from capacity.estimators.lowering import active_parameter_count, lower
 from capacity.estimators.sharding import shard_replica
 from capacity.estimators.work import takes_adapter
@@ -157,7 +158,7 @@ def footprint(model: ModelSpec, workload: Workload, plan: Plan, formats: dict[st
     for whole in table:
         op = shard_replica(whole, plan)
         stages = 1.0 if whole.kind == "embedding" or whole.part == "head" else plan.pp
-        _, width = formats.get(op.group, formats[""]) if op.kind in ("gemm", "embedding", "conv") else ("", 2.0)
+        _, width = format_of(formats, op) if op.kind in ("gemm", "embedding", "conv") else ("", 2.0)
         elements = whole.count * op.copies * op.weight_elements
         weights[whole.part] = weights.get(whole.part, 0.0) + memory.weight_bytes(elements, width, stages)
         if takes_adapter(op):

@@ -96,7 +96,7 @@ def busy_of(found: Iterable[Kernel], machine: Machine, law: StepLaw) -> Busy:
     wide: dict[str, float] = {"attention.decode": 1.0, "attention.prefill": 1.0, "scan": 1.0}
     for kernel in found:
         if kernel.peak not in wide:
-            wide[kernel.peak] = machine.peak(kernel.peak.partition(".")[2] or "bf16") / whole
+            wide[kernel.peak] = machine.peak(([*kernel.peak.split("."), "bf16"])[1]) / whole
         done = kernel.work_s
         if kernel.part == "experts":
             done = done + kernel.tile_s * ops.minimum(law.tile_rows, LEAST_TILE_ROWS + kernel.rows)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from capacity import ops
 from capacity.estimators import feeding
+from capacity.estimators.checkpoint import format_of
 from capacity.estimators.pricing import peak_flop_per_s, processor
 from capacity.estimators.sharding import shard_replica
 from capacity.formulas import flops, traffic
@@ -121,9 +122,14 @@ class Machine(Record):
             return whole
         return min(whole, device.multiprocessors * self.core_bytes_per_s)
 
-    def format(self, group: str) -> tuple[str, float]:
-        """Name and stored bytes of a group's weights."""
-        return self.formats.get(group) or self.formats[""]
+    @property
+    def generation(self) -> str:
+        """Of the tensor cores: kernels written for an earlier one reach another share of their rates."""
+        return self.cluster.device.architecture.partition("-")[0]
+
+    def format(self, op: Op) -> tuple[str, float]:
+        """Name and stored bytes of an op's weights."""
+        return format_of(self.formats, op)
 
     def peak(self, format: str) -> float:
         """Dense peak of products with weights of a format."""
@@ -194,6 +200,8 @@ _MATRIX_UNITS, _MATRIX_PACE = 8.0, 0.25
 _HALF_VECTORS = ("apple-cpu", "arm")
 # Share of the peak that warp-wide products reach at most, where later cores have wider ones (published microbenchmarks).
 _WARP_PACE = {"hopper": 0.62, "blackwell": 0.5, "blackwell-ultra": 0.5}
+# Generations whose kernels decode latent attention in 8 bits (FlashInfer and TensorRT-LLM documentation).
+_NARROW_LATENT = ("blackwell",)
 # What products with weights of a format are computed in, where it is not the format itself.
 _COMPUTED = {"fp8_block": "fp8"} | dict.fromkeys(("gguf", "gguf_k", "gguf_iq", "int8wo", "fp8wo", "int4wo"), "int4")
 
@@ -242,7 +250,7 @@ def _alike(one: object, other: object) -> bool:
 
 
 def _product(op: Op, machine: Machine, launches: float) -> Kernel:
-    format, width = machine.format(op.group)
+    format, width = machine.format(op)
     vectors = machine.vector_products and width < 2.0
     kind = "vector" if vectors else format
     peak = machine.peak(kind)
@@ -289,7 +297,7 @@ def _adapter(op: Op, machine: Machine, launches: float) -> Kernel:
 
 def _unpacked(op: Op, machine: Machine) -> list[Kernel]:
     """Writing a narrow matrix out in 16 bits, and reading it again."""
-    format, width = machine.format(op.group)
+    format, width = machine.format(op)
     if width >= 2.0 or not format.startswith("gguf"):
         return []
     moved = ops.where(op.m >= UNPACKED_ROWS, op.count * op.n * op.k * 2.0 * 2.0, 0.0)
@@ -298,8 +306,8 @@ def _unpacked(op: Op, machine: Machine) -> list[Kernel]:
 
 
 def _expert(op: Op, whole: Op, tokens: float, plan: Plan, machine: Machine, launches: float) -> Kernel:
-    format, width = machine.format(op.group)
-    peak = machine.peak(format)
+    format, width = machine.format(op)
+    peak, own = machine.peak(format), f"expert.{format}.{machine.generation}"
     held = whole.copies / plan.ep
     hit = traffic.experts_touched(whole.copies, whole.active, tokens) / plan.ep
     pairs = tokens * whole.active / plan.ep
@@ -314,26 +322,28 @@ def _expert(op: Op, whole: Op, tokens: float, plan: Plan, machine: Machine, laun
         "experts",
         op.name,
         memory_s=op.count * weights * width / machine.memory_bytes_per_s,
-        bandwidth=f"expert.{format}",
+        bandwidth=own,
         work_s=op.count * pairs * each,
-        peak=f"expert.{format}",
+        peak=own,
         tile_s=op.count * hit * each,
         rows=pairs / hit,
         unpack_s=unpack if width < 2.0 else ops.where(pairs / hit <= VECTOR_ROWS, unpack, 0.0),
         unpack=format,
         launches=op.count * launches * (held if machine.loops else 1.0),
-        launch="expert",
+        launch=f"expert.{format}",
     )
 
 
 def _attention(op: Op, machine: Machine) -> Kernel:
-    peak = machine.peak("bf16")
     seen = ops.minimum(flops.mean_visible_keys(op.queries, op.keys, op.window, float(op.causal)), op.selected)
     decode = ops.everywhere(op.queries == 1.0)
     key, value = op.key_size, op.value_size
     if decode and op.latent and ops.anywhere(op.value_size):
         # Decode works on the latent itself: keys and values are as wide as what is cached.
         key = value = op.cache_elements
+    # A latent cache of 8 bits is multiplied as it is where tensor cores came with kernels for that.
+    narrow = decode and op.latent and machine.kv_format == "fp8" and machine.generation in _NARROW_LATENT
+    peak = machine.peak("fp8" if narrow else "bf16")
     work = flops.visible_attention_flop(op.sequences, op.queries, seen / op.stride, op.heads, key, value)
     span = ops.minimum(ops.minimum(op.keys, op.window), ops.maximum(op.selected, op.queries))
     width = op.cache_elements if ops.anywhere(op.cache_elements) else op.kv_heads * (op.key_size + op.value_size)
@@ -417,8 +427,10 @@ def collectives(model: ModelSpec, tokens: float, plan: Plan, machine: Machine) -
     for block in feeding.layers(model):
         for layer in block.sublayers:
             if isinstance(layer, Experts):
-                most = ops.where(plan.ep > 1.0, plan.ep, layer.active)
-                experts, copies = experts + block.count, copies + block.count * ops.minimum(layer.active, most)
+                # A rank that several of a token's experts lie on receives it once; where experts are cut all ranks do.
+                once = traffic.experts_touched(plan.ep, 1.0, layer.active)
+                experts = experts + block.count
+                copies = copies + block.count * ops.where(plan.ep > 1.0, once, ranks)
             else:
                 reduced = reduced + block.count
             if isinstance(layer, Attention) and _norms_all(layer):
@@ -430,8 +442,8 @@ def collectives(model: ModelSpec, tokens: float, plan: Plan, machine: Machine) -
     row = tokens * model.hidden * 2.0
     if ops.anywhere(reduced):
         moved = reduced * row * 2.0 * (plan.tp - 1.0) / plan.tp / machine.link(plan.tp)
-        found.append(_exchange("tensor-parallel traffic", "all-reduce", moved, reduced, plan.tp))
-        found.append(_wait("tensor-parallel traffic", reduced, plan.tp, machine))
+        found.append(_exchange("tensor-parallel traffic", f"all-reduce over {_told(plan.tp)}", moved, reduced, "all_reduce"))
+        found += _wait("tensor-parallel traffic", reduced, plan.tp, machine)
     if ops.anywhere(routed):
         layers = sum(
             block.count for block in feeding.layers(model) if any(isinstance(one, Experts) for one in block.sublayers)
@@ -439,21 +451,26 @@ def collectives(model: ModelSpec, tokens: float, plan: Plan, machine: Machine) -
         # Out in 8 bits, back in 16; a token's copies leave it but for the share that stays.
         sent = routed * tokens * model.hidden * 3.0 * (ranks - 1.0) / ranks / machine.link(ranks)
         both = ops.where(apart, 2.0 * layers, 0.0)
-        found.append(_exchange("expert traffic", "dispatch and combine", sent, both, ranks))
-        found.append(_wait("expert traffic", both, ops.minimum(ranks, 8.0), machine))
+        found.append(_exchange("expert traffic", f"dispatch and combine over {_told(ranks)}", sent, both, "all_to_all"))
     return found
 
 
-def _exchange(part: str, name: str, wire_s: float, count: float, ranks: float) -> Kernel:
-    name = f"{name} over {_told(ranks)}"
-    return Kernel(part, name, memory_s=wire_s, bandwidth="link", launches=count, launch="all_reduce")
+def _exchange(part: str, name: str, wire_s: float, count: float, launch: str) -> Kernel:
+    return Kernel(part, name, memory_s=wire_s, bandwidth="link", launches=count, launch=launch)
 
 
-def _wait(part: str, count: float, ranks: float, machine: Machine) -> Kernel:
+def _wait(part: str, count: float, ranks: float, machine: Machine) -> list[Kernel]:
+    """Hearing the other ranks of a node one after the other, and those of other nodes."""
     # Devices in slots hear of each other through the host.
     link = machine.cluster.device.link
     way = ".slot" if link is None or link.name.startswith("PCIe") else ""
-    return Kernel(part, f"hearing {_told(ranks)} ranks", launches=count * ranks, launch=f"all_reduce_rank{way}")
+    inside = ops.minimum(ranks, ops.maximum(machine.cluster.devices_per_node, 1.0))
+    heard = f"all_reduce_rank{way}"
+    found = [Kernel(part, f"hearing {_told(inside)} ranks", launches=count * inside, launch=heard)]
+    if ops.anywhere(ranks > inside):
+        beyond = ops.where(ranks > inside, count, 0.0)
+        found.append(Kernel(part, "hearing other nodes", launches=beyond, launch="all_reduce_node"))
+    return found
 
 
 def _told(ranks: float) -> str:

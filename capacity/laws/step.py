@@ -43,7 +43,7 @@ def kernel_time_s(
 class Parameters(dict[str, float]):
     """Parameters of kernels by name, as far as they were asked for; known: all that have a value of their own.
 
-    A name without an entry takes what stands before its last dot, or the fallback.
+    A name without an entry takes what stands before its last dot, then before the one before, then the fallback.
     """
 
     __slots__ = ("fallback", "known", "source", "what")
@@ -57,9 +57,11 @@ class Parameters(dict[str, float]):
 
     def __missing__(self, name: str) -> float:
         """Found and labelled once, then kept."""
-        value = self.known.get(name)
-        if value is None:
-            value = self.known.get(name.partition(".")[0], self.fallback)
+        value, nearest = None, name
+        while value is None and nearest:
+            value = self.known.get(nearest)
+            nearest = nearest.rpartition(".")[0]
+        value = self.fallback if value is None else value
         self[name] = found = Sourced(value, f"{self.what}, {name}", self.source, "measured")
         return found
 

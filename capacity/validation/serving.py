@@ -18,6 +18,7 @@ from capacity.estimators.checkpoint import has_experts
 from capacity.estimators.composed import stretched
 from capacity.estimators.layout import divides_heads, expert_count
 from capacity.estimators.serving import serving_quantities
+from capacity.spec.model import Attention
 from capacity.validation import scoring
 from capacity.validation.naming import device_named, model_named
 from capacity.validation.tables import number, read_runs, size, word
@@ -39,7 +40,9 @@ MEAN_LENGTH = 0.9
 # Tensor parallelism beyond this is a label of devices, not of how attention is cut.
 MOST_TP = 16.0
 # Attention groups from which on nobody cuts experts.
-WIDE_GROUPS = 16.0
+WIDE_GROUPS = 8.0
+# A latent cache over so many devices with so many requests each is not copied to all of them: attention is data parallel.
+WIDE_TP, WIDE_BATCH = 16.0, 8.0
 # Requests of a rank that decodes, where a run does not say.
 USUAL_BATCH = 16.0
 # Up to so many requests in flight published runs have several small workers that decode, above it one large one.
@@ -244,11 +247,22 @@ def _widths(
         batch *= groups
         groups, ep = 1.0, tp
         assumed.append(f"{tp:g} devices, which both attention widths repeat")
+    if groups == moe_tp > 1.0 and tp == ep == 1.0 and prefix == "prefill_":
+        # Runs that state how experts are dealt for such workers read as fast as those that state it not.
+        ep = groups
+        assumed.append("experts of prefill workers dealt over their devices")
+    elif groups == moe_tp > 1.0 and tp == ep == 1.0 and groups < WIDE_GROUPS:
+        # Few devices that cut experts but not attention: the label counts devices.
+        tp, groups, batch = groups, 1.0, batch * groups
+        assumed.append(f"attention over {tp:g} devices, as its experts are")
     if not divides_heads(model, tp) or tp > MOST_TP:
         whole = next((one for one in (8.0, 4.0, 2.0, 1.0) if tp % one == 0.0 and divides_heads(model, one)), 1.0)
         groups, batch = groups * tp / whole, max(batch * whole / tp, 1.0)
         ep, tp = (groups * whole if has_experts(model) else 1.0), whole
         assumed.append(f"attention in {groups:g} groups of {tp:g} devices")
+    if tp >= WIDE_TP and ep == ranks and batch >= WIDE_BATCH * tp and _keeps_latents(model):
+        groups, tp, batch = groups * tp, 1.0, batch / tp
+        assumed.append(f"attention in {groups:g} groups, since each device would hold the latent cache of all")
     experts = expert_count(model)
     if groups >= WIDE_GROUPS and ep == 1.0 and has_experts(model):
         ep = tp * groups
@@ -257,6 +271,10 @@ def _widths(
     while ep > 1.0 and (tp * groups % ep or experts % ep):
         ep -= 1.0
     return tp, groups, max(ep, 1.0), size(row, f"{prefix}pp_size"), batch
+
+
+def _keeps_latents(model: Any) -> bool:
+    return any(isinstance(one, Attention) and one.latent for block in model.blocks for one in block.sublayers)
 
 
 def _flag(value: Any) -> bool | None:
