@@ -226,10 +226,14 @@ class Runs:
         together: Any = schedule.lock_step_wait_s(work, running)
         grouped: Any = schedule.group_wait_s(work, running, queue)
         queue = np.where(column["spread"] == 0.0, grouped, queue)
+        joining: Any = schedule.joining_prompts(
+            running, output, np.maximum(column["receive_steps"], column["hold_steps"]), per_step
+        )
+        queue = queue + schedule.read_together_wait_s(work, joining, column["chunk_prompts"])
         waiting = np.where(column["share"] == 0.5, together, queue)
         burst: Any = schedule.burst_wait_s(work, np.maximum(column["asked"], running))
         front = own("front_end_ms") * 1e-3 + values[names["front_end_token_us"]] * 1e-6 * tokens
-        looks = 0.5 * step * column["receive_steps"]
+        looks: Any = schedule.look_wait_s(step, column["receive_steps"], column["hold_steps"], joining)
         first: Any = schedule.time_to_first_token_s(alone, looks, waiting, burst, column["burst"], front)
         rounds = np.maximum(column["asked"] / running - 1.0, 0.0)
         return token, first + rounds * (first + (output - 1.0) * token)
@@ -271,6 +275,8 @@ def _lowered(row: dict[str, Any]) -> dict[str, Any]:
         "burst": float(service.burst),
         "spread": float(service.spread),
         "receive_steps": float(service.receive_steps),
+        "hold_steps": float(service.hold_steps),
+        "chunk_prompts": float(engine.chunk_tokens / workload.prompt_len),
     }
 
 

@@ -95,6 +95,7 @@ COMMAND = Command(
             Option("--prefill-attention-dp", metavar="N", read=whole(), help="attention groups of each of these"),
             Option("--chunk-tokens", metavar="N", read=whole(), help="tokens of prompts that a step reads at most; the engine's own"),
             Option("--receive-steps", metavar="N", read=whole(1, 1000), help="steps after which the engine looks for new requests"),
+            Option("--hold-steps", metavar="N", read=whole(0, 1000), help="steps that it holds them for more to be read together"),
             Option("--sampling", metavar="HOW", help="sampled or greedy: how tokens are chosen"),
             Option("--prefix-hit", metavar="SHARE", read=_share, help="share of prompt tokens whose cache is there already: 0.5"),
             Option("--draft-tokens", metavar="N", read=whole(1, 64), help="tokens drafted for each checked one (MTP, EAGLE)"),

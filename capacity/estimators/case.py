@@ -108,6 +108,7 @@ KEYS = (
     "burst",
     "prefix_hit",
     "receive_steps",
+    "hold_steps",
     "sampling",
     "request_rate",
     "ttft_slo",

@@ -20,13 +20,17 @@ def first_token_s(load: Load, step: float, work: float, prompt: float, decoding:
     front = sourced(engine.front_end_s, "front end of the server", engine.source, "measured")
     front = total({"front end": front, "tokens": scaled(engine.front_end_token_s, tokens)})
     each = load.each
-    looks = scaled(step, 0.5 * load.service.receive_steps)
+    service, output, chunk = load.service, load.workload.output_len, engine.chunk_tokens / tokens
+    steps, per_step = ops.maximum(service.receive_steps, service.hold_steps), 1.0 + service.accepted
+    joining = schedule.joining_prompts(each, output, steps, per_step)
+    looks = schedule.look_wait_s(step, service.receive_steps, service.hold_steps, joining)
     spread = ops.anywhere(load.service.spread)
     if engine.prefill_first and not spread:
         waiting = schedule.lock_step_wait_s(work, each)
     else:
         waiting = schedule.prompt_queue_wait_s(work, decoding, each)
         waiting = waiting if spread else schedule.group_wait_s(work, each, waiting)
+        waiting = waiting + schedule.read_together_wait_s(work, joining, chunk)
     burst = schedule.burst_wait_s(work, ops.maximum(load.workload.concurrency / load.plan.attention_dp, each))
     return schedule.time_to_first_token_s(prompt, looks, waiting, burst, load.service.burst, front)
 

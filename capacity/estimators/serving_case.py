@@ -37,7 +37,8 @@ class Service(Record):
     between 1 - spread and 1 of the longest; variation: deviation of an answer's length over its mean. burst: share of
     requests that arrive together at the start, and of those that still do a round later. prefix_hit: share of prompt
     tokens whose keys are cached already. drafted: tokens proposed for each checked one; accepted: of these
-    on average. receive_steps: decode steps after which the engine looks for new requests. sampled: tokens
+    on average. receive_steps: decode steps after which the engine looks for new requests; hold_steps: that it holds them then, so
+    that more are read together. sampled: tokens
     are drawn, not the likeliest taken.
     prefill_workers: replicas that only read prompts, laid out by prefill_plan, and hand the cache over (0: none).
     offload: what the host keeps. adapters: low-rank adapters of adapter_rank that requests choose among (0: none).
@@ -55,6 +56,7 @@ class Service(Record):
     drafted: float = 0.0
     accepted: float = 0.0
     receive_steps: float = 1.0
+    hold_steps: float = 0.0
     sampled: bool = True
     prefill_workers: float = 0.0
     prefill_plan: Plan = Plan()
@@ -201,6 +203,7 @@ def _habits(case: Case) -> dict[str, Any]:
         ),
         "prefix_hit": _or(case.number("prefix_hit", "1", 0.0, 1.0), 0.0),
         "receive_steps": _or(case.number("receive_steps", "1", 1.0, 1000.0, whole=True), 1.0),
+        "hold_steps": _or(case.number("hold_steps", "1", 0.0, 1000.0, whole=True), 0.0),
     }
     found["sampled"] = one_of("--sampling", case.request.get("sampling"), ("sampled", "greedy")) != "greedy"
     workers = case.number("prefill_workers", "1", 1.0, 4096.0, whole=True)

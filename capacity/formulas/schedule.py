@@ -306,6 +306,39 @@ def group_wait_s(prompt_s: float, running: float, queue_s: float) -> float:
     return ops.maximum(together, queue_s)
 
 
+@formula(unit="1", symbol="n_join")
+def joining_prompts(running: float, output_len: float, steps: float, tokens_per_step: float = 1.0) -> float:
+    """Prompts of others that come within `steps` steps, where requests come and go evenly.
+
+    1. Each of the other running - 1 requests is replaced once in output_len / tokens_per_step steps.
+    """
+    others = running - 1.0
+    return ops.minimum(others, others * steps * tokens_per_step / output_len)
+
+
+@formula(unit="s", symbol="t_look")
+def look_wait_s(step_s: float, receive_steps: float, hold_steps: float, held: float) -> float:
+    """Wait until a scheduler takes a prompt up.
+
+    1. It looks every receive_steps steps: half of that on average.
+    2. It then holds a prompt for hold_steps, that more may come to be read with it: the first waits for all of them, the
+       `held` that join it for half.
+    """
+    holding = hold_steps * (1.0 + 0.5 * held) / (1.0 + held)
+    return step_s * (0.5 * receive_steps + holding)
+
+
+@formula(unit="s", symbol="W_join")
+def read_together_wait_s(prompt_s: float, joining: float, together: float) -> float:
+    """Wait of a prompt for others that were taken up with it, `together` of which one chunk holds.
+
+    1. All of a chunk end at once; of n prompts in chunks of k the mean ends after (n + k) / 2 of them.
+    """
+    taken = joining + 1.0
+    chunk = ops.minimum(taken, ops.maximum(together, 1.0))
+    return prompt_s * (0.5 * (taken + chunk) - 1.0)
+
+
 @formula(unit="s", symbol="W_0")
 def burst_wait_s(prompt_s: float, arriving: float) -> float:
     """Mean wait of `arriving` prompts that come at once, one's own included: half of them are before it."""

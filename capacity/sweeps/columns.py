@@ -54,7 +54,7 @@ FEW_ROWS = 1000
 NUMBERS = frozenset(
     {
         "acceptance", "attention_dp", "batch", "burst", "concurrency", "cp", "devices", "dp", "draft_tokens", "ep", "etp",
-        "eval_interval", "eval_tokens", "interleave", "length_spread", "lora_rank", "micro_batch", "night", "nodes",
+        "eval_interval", "eval_tokens", "hold_steps", "interleave", "length_spread", "lora_rank", "micro_batch", "night", "nodes",
         "nvme_bandwidth", "output_len", "output_variation", "params", "percentile", "pp", "prefill_attention_dp", "prefill_ep",
         "prefill_tp", "prefill_workers", "prefix_hit", "price", "prompt_len", "pue", "ramp_from", "ramp_tokens",
         "receive_steps", "recompute_share", "replicas", "request_rate", "seq_len", "tokens", "tp", "tpot_slo", "ttft_slo",

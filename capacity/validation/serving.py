@@ -47,6 +47,9 @@ WIDE_TP, WIDE_BATCH = 16.0, 8.0
 USUAL_BATCH = 16.0
 # Up to so many requests in flight published runs have several small workers that decode, above it one large one.
 SMALL_LOAD = 256.0
+# Published launch scripts of TensorRT-LLM for dense models hold prompts of 1,024 + 1,024 tokens on fewer devices than these
+# (batch_wait_timeout_iters).
+WAITING_TP, HELD_STEPS = 8.0, 20.0
 METRICS = {"tpot_ms": "tpot", "ttft_ms": "ttft"}
 
 
@@ -165,6 +168,10 @@ def request_of(row: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         assumed.append(
             f"new requests received every {request['receive_steps']:g} steps, as published launch scripts set it here"
         )
+    lengths = {number(row, "input_len"), number(row, "output_len")}
+    if engine == "trtllm" and not sweep and not prefix and not has_experts(model) and lengths == {1024.0} and tp < WAITING_TP:
+        request["hold_steps"] = HELD_STEPS
+        assumed.append(f"prompts held for {HELD_STEPS:g} steps to be read together, as the published launch script sets it here")
     if prefix:
         request |= _pool(row, model, assumed)
     if _flag(row.get("mtp_suspect")):
