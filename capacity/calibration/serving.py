@@ -20,7 +20,7 @@ from capacity.estimators import feeding
 from capacity.estimators.case import read_case
 from capacity.estimators.replica import load_replica, machine_of
 from capacity.estimators.serving_case import read_service
-from capacity.estimators.serving_time import Prompt, by_token, decode_kernels, mixed_kernels
+from capacity.estimators.serving_time import Prompt, by_token, decode_kernels, full_chunk, mixed_kernels
 from capacity.formulas import schedule
 from capacity.laws.engine import fitted_engines
 from capacity.laws.step import kernel_time_s
@@ -111,10 +111,13 @@ PRIORS: dict[str, tuple[float, float]] = {
     "front_end_ms.vllm": (40.0, 0.35),
     "front_end_ms.sglang": (150.0, 0.35),
     "front_end_token_us": (3.1, 0.2),
+    "hand_over_ms.tensorrt-llm": (30.0, 0.5),
+    "hand_over_ms.vllm": (30.0, 0.5),
+    "hand_over_ms.sglang": (30.0, 0.5),
 }
 ENGINES = ("tensorrt-llm", "vllm", "sglang")
 # Log errors of a run that are taken as usual, and how many runs count as one independent.
-TOKEN_SPREAD, FIRST_SPREAD, TEMPER = 0.12, 0.35, 6.0
+TOKEN_SPREAD, FIRST_SPREAD, POOLED_SPREAD, TEMPER = 0.12, 0.35, 1.4, 6.0
 # Where measured kernels of a format are lacking, the nearest that is fitted.
 SAME = {"gemm.int8": "gemm.fp8", "expert.fp8": "expert.fp8_block", "expert.int8": "expert.fp8_block"}
 
@@ -235,7 +238,13 @@ class Runs:
         front = own("front_end_ms") * 1e-3 + values[names["front_end_token_us"]] * 1e-6 * tokens
         looks: Any = schedule.look_wait_s(step, column["receive_steps"], column["hold_steps"], joining)
         first: Any = schedule.time_to_first_token_s(alone, looks, waiting, burst, column["burst"], front)
-        rounds = np.maximum(column["asked"] / running - 1.0, 0.0)
+        workers, groups, requests = column["workers"], column["groups"], column["requests"]
+        pool: Any = schedule.pool_wait_s(alone, work, workers, groups, requests, decoding)
+        queued: Any = schedule.burst_wait_s(work, requests) / (workers * groups)
+        handing = front + own("hand_over_ms") * 1e-3 + column["transfer"]
+        handed: Any = schedule.time_to_first_token_s(alone, 0.0, pool, queued, column["burst"], handing)
+        first = np.where(column["pooled"] > 0.0, handed, first)
+        rounds = np.where(column["pooled"] > 0.0, 0.0, np.maximum(column["asked"] / running - 1.0, 0.0))
         return token, first + rounds * (first + (output - 1.0) * token)
 
 
@@ -246,18 +255,23 @@ def _lowered(row: dict[str, Any]) -> dict[str, Any]:
     workload, service = read_service(case)
     load = load_replica(case, case.model, workload, case.cluster, service)
     machine, plan, engine = machine_of(case.cluster, service), load.plan, service.engine
-    pooled = service.prefill_workers > 0.0
+    pooled = service.pooled
     each = load.decoding
-    prompt = Prompt(case.model, plan, machine, workload.prompt_len, 0.0, engine.chunk_tokens)
+    reading = service.prefill_plan if pooled else plan
+    prompt = Prompt(case.model, reading, machine, workload.prompt_len, 0.0, engine.chunk_tokens)
     written = workload.output_len / 2.0
     decode = decode_kernels(case.model, plan, machine, each, workload.prompt_len, written, service.drafted)
-    mixed_tokens = prompt.mixed_tokens(engine.chunk_tokens, each, workload.output_len)
-    decoded = each * (1.0 + service.drafted)
+    if pooled:
+        mixed_tokens, beside = engine.chunk_tokens, []
+        mixed = full_chunk(prompt, reading, machine, engine)
+    else:
+        mixed_tokens, beside = prompt.mixed_tokens(engine.chunk_tokens, each, workload.output_len), by_token(decode)
+        mixed = mixed_kernels(case.model, plan, machine, mixed_tokens, each * (1.0 + service.drafted))
     return {
         "engine": engine.id,
         "decode": decode,
-        "beside": by_token(decode),
-        "mixed": mixed_kernels(case.model, plan, machine, mixed_tokens, decoded),
+        "beside": beside,
+        "mixed": mixed,
         "chunk": prompt.chunk,
         "core": prompt.core,
         "small": prompt.small,
@@ -268,9 +282,13 @@ def _lowered(row: dict[str, Any]) -> dict[str, Any]:
         "output": float(workload.output_len),
         "running": float(each),
         "asked": float(workload.concurrency / plan.attention_dp),
-        # Where others read the prompts none stalls a step; the first token is then the pool's, and not fitted here.
+        # Where others read the prompts none stalls a step.
         "share": 0.0 if pooled else 0.5 if engine.prefill_first and not service.spread else 1.0,
         "pooled": float(pooled),
+        "workers": float(service.prefill_workers) if pooled else 1.0,
+        "groups": float(reading.attention_dp),
+        "requests": float(load.running * plan.dp),
+        "transfer": float(load.hand_over_s),
         "per_step": float(1.0 + service.accepted),
         "burst": float(service.burst),
         "spread": float(service.spread),
@@ -297,7 +315,9 @@ def fit(
     def residuals(logs: Array) -> Array:
         token, first = runs.predicted(logs)
         a = np.log(token / runs.token_s)[used] / TOKEN_SPREAD / scale
-        b = np.log(first / runs.first_s)[used & (runs.column["pooled"] == 0.0)] / FIRST_SPREAD / scale
+        # Where pools are apart, slots that nobody states decide a first token as much as the law does.
+        apart = np.where(runs.column["pooled"] > 0.0, POOLED_SPREAD, FIRST_SPREAD)
+        b = (np.log(first / runs.first_s) / apart)[used] / scale
         return np.concatenate([a, b, (logs - middle) / spread])
 
     found = least_squares(
@@ -340,13 +360,20 @@ def text_of(logs: Array, source: str, date: str) -> str:
     for group in ("launch_us", "share_of_bandwidth", "share_of_peak", "unpack_operations"):
         lines += ["", f"[laws.served.{group}]"]
         own = {name.removeprefix(f"{group}."): value for name, value in values.items() if name.startswith(f"{group}.")}
-        own |= {name: own[same] for name, same in SAME.items() if same in own}
+        # Generations that nobody measured take what the first one reaches.
+        own = {name.rpartition(".")[0]: value for name, value in reversed(own.items()) if name.count(".") > 1} | own
+        own |= {
+            other + name.removeprefix(same): value
+            for other, same in SAME.items()
+            for name, value in list(own.items())
+            if name == same or name.startswith(f"{same}.")
+        }
         # A format without a fit takes the plainest one's.
         own |= {part: own[f"{part}.bf16"] for part in ("gemm", "expert", "cache") if f"{part}.bf16" in own}
         lines += [f'"{name}" = {value:.4g}' for name, value in own.items()]
     for engine in ENGINES:
         lines += ["", f"[engines.{engine}]", 'law = "served"']
-        for name in ("step_ms", "sequence_us", "prefill", "eager_layer_us", "front_end_ms"):
+        for name in ("step_ms", "sequence_us", "prefill", "eager_layer_us", "front_end_ms", "hand_over_ms"):
             lines.append(f"{name} = {values[f'{name}.{engine}']:.4g}")
         lines += [f"replay = {values['replay']:.4g}", f"front_end_token_us = {values['front_end_token_us']:.4g}"]
     return "\n".join(lines) + "\n"

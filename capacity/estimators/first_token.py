@@ -43,12 +43,14 @@ def handed_token_s(load: Load, prompt: float, decoding: float) -> float:
         {
             "front end": front,
             "tokens": scaled(engine.front_end_token_s, load.workload.prompt_len),
-            "hand-over of the cache": load.hand_over_s,
+            "hand-over": sourced(engine.hand_over_s, "hand-over to the worker that decodes", engine.source, "measured"),
+            "transfer of the cache": load.hand_over_s,
         }
     )
-    # Each group of a worker's ranks reads a prompt of its own.
-    servers = service.prefill_workers * service.prefill_plan.attention_dp
+    workers, groups = service.prefill_workers, service.prefill_plan.attention_dp
     requests = scaled(load.running, load.plan.dp)
-    waiting = schedule.pool_wait_s(prompt, servers, requests, decoding)
-    burst = scaled(schedule.burst_wait_s(prompt, requests), 1.0 / servers)
+    # As uncertain as the prompt alone.
+    share = scaled(total(load.shared), prompt / total(load.prompt))
+    waiting = schedule.pool_wait_s(prompt, share, workers, groups, requests, decoding)
+    burst = scaled(schedule.burst_wait_s(share, requests), 1.0 / (workers * groups))
     return schedule.time_to_first_token_s(prompt, 0.0, waiting, burst, service.burst, front)

@@ -17,6 +17,7 @@ from capacity.estimators.serving_time import (
     one_pass,
     pass_kernels,
     prefill,
+    shared_work,
 )
 from capacity.estimators.work import Kernel, Machine
 from capacity.formula import scaled, total
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from capacity.spec.plan import Plan
     from capacity.spec.workload import Workload
 
-# Two pools agree on where a cache goes before it moves.
+# Two pools agree on where a cache goes before it moves: of messages over their network.
 HAND_OVER_S = 5e-3
 
 
@@ -43,6 +44,7 @@ class Load(Record):
 
     step: of one decode step; work: what one prompt adds to the steps it is read in; prompt: reading one with nothing
     else to do. busy: how busy a step keeps a device, with its share of prompts. running: requests in flight together on the replica; decoding: of these in a step of one attention rank.
+    shared: what one prompt takes of a pool of its own where others are read with it.
     """
 
     model: ModelSpec
@@ -60,6 +62,7 @@ class Load(Record):
     room: Room
     hand_over_s: float = 0.0
     decoding: float = 0.0
+    shared: dict[str, float] = {}
 
     @property
     def each(self) -> float:
@@ -118,14 +121,19 @@ def load_replica(
     parts["KV cache"] = memory.kv_cache_bytes(running / ranks * room.context, room.token_bytes, 1.0)
     if ops.anywhere(room.state_bytes):
         parts["recurrent state"] = scaled(room.state_bytes, running / ranks)
+    shared: dict[str, float] = {}
     if feeding.generates(model):
         each = decoding = running / ranks
         known = workload.prompt_len * service.prefix_hit
         fresh = ops.maximum(workload.prompt_len - known, 1.0)
         if service.pooled:
-            prompt = prefill(Prompt(model, service.prefill_plan, machine, fresh, known, engine.chunk_tokens), engine)
+            read = Prompt(model, service.prefill_plan, machine, fresh, known, engine.chunk_tokens)
+            prompt = prefill(read, engine)
+            shared = shared_work(read, service.prefill_plan, machine, engine)
             work = {"apart": 0.0}
-            step, decoding, busy = _handed_step(model, plan, machine, workload, service, each, total(prompt))
+            step, decoding, busy = _handed_step(
+                model, plan, machine, workload, service, each, total(prompt), total(shared)
+            )
         else:
             found = decode_kernels(
                 model, plan, machine, each, workload.prompt_len, written_of(workload, service), service.drafted
@@ -173,6 +181,7 @@ def load_replica(
         room,
         hand_over,
         decoding,
+        shared,
     )
 
 
@@ -189,9 +198,10 @@ def _handed_step(
     service: Service,
     each: float,
     prompt: float,
+    shared: float,
 ) -> tuple[dict[str, float], float, Busy]:
     """The decode step where others read the prompts, and its batch: those that are being read, or wait, are not in it."""
-    servers = service.prefill_workers * service.prefill_plan.attention_dp
+    workers, groups = service.prefill_workers, service.prefill_plan.attention_dp
     requests = each * plan.attention_dp * plan.dp
     written = written_of(workload, service)
 
@@ -204,7 +214,7 @@ def _handed_step(
     decoding_each, step = each, step_of(each)
     for _ in range(_SETTLING):
         decoding = total(step) * workload.output_len / (1.0 + service.accepted)
-        away = prompt + schedule.pool_wait_s(prompt, servers, requests, decoding)
+        away = prompt + schedule.pool_wait_s(prompt, shared, workers, groups, requests, decoding)
         found = ops.maximum(each * decoding / (decoding + away), 1.0)
         # Half of the way at a time: a shorter step sends requests back sooner.
         decoding_each = (decoding_each * found) ** 0.5

@@ -229,6 +229,17 @@ def prompt_work(
     return parts
 
 
+def shared_work(prompt: Prompt, plan: Plan, machine: Machine, engine: Engine) -> dict[str, float]:
+    """Seconds one prompt takes of a replica that only reads prompts, as many at once as a chunk holds."""
+    return prompt_work(prompt, engine, full_chunk(prompt, plan, machine, engine), [], engine.chunk_tokens)
+
+
+def full_chunk(prompt: Prompt, plan: Plan, machine: Machine, engine: Engine) -> list[Kernel]:
+    """Kernels, but those of attention and recurrences, of a chunk that prompts fill."""
+    ends = ops.maximum(engine.chunk_tokens / prompt.tokens, 1.0)
+    return read_kernels(prompt.model, plan, machine, engine.chunk_tokens, ends)
+
+
 def prefill(prompt: Prompt, engine: Engine) -> dict[str, float]:
     """Seconds to read one prompt on a replica that does nothing else."""
     law, chunks = engine.law, sourced(prompt.chunks, "chunks")

@@ -272,16 +272,22 @@ def prompt_queue_wait_s(prompt_s: float, decoding_s: float, running: float) -> f
 
 
 @formula(unit="s", symbol="W_pool")
-def pool_wait_s(prompt_s: float, servers: float, requests: float, decoding_s: float) -> float:
-    """Wait of a prompt for a pool of `servers` that only read prompts, with `requests` in flight in a closed loop.
+def pool_wait_s(
+    prompt_s: float, share_s: float, workers: float, groups: float, requests: float, decoding_s: float
+) -> float:
+    """Wait of a prompt for a pool of `workers` that only read prompts, with `requests` in flight in a closed loop.
 
-    1. Requests come back after prompt_s + decoding_s, so each server is busy for rho of the time; M/D/1 on the pool.
-    2. Never less than what the pool cannot keep up with: requests prompt_s / servers is how long one round of all takes.
+    1. Alone a prompt takes prompt_s; where more wait they share chunks, and each takes share_s of one of a worker's groups.
+    2. Requests come back after prompt_s + decoding_s: a worker's groups read together, so a prompt that finds them reading
+       (no more than always) waits for half of that; and M/D/1 on all groups of the pool.
+    3. Never less than what the pool cannot keep up with: how long one round of all requests takes it.
     """
     rate = requests / (prompt_s + decoding_s)
-    busy = ops.minimum(rate * prompt_s / servers, 0.95)
-    queue = prompt_s / servers * 0.5 * busy / (1.0 - busy)
-    behind = requests * prompt_s / servers - decoding_s - prompt_s
+    reading = ops.minimum(rate * prompt_s / workers, 1.0)
+    each = share_s / (workers * groups)
+    busy = ops.minimum(rate * each, 0.95)
+    queue = ops.maximum(0.5 * reading * prompt_s, each * 0.5 * busy / (1.0 - busy))
+    behind = requests * each - decoding_s - prompt_s
     return ops.maximum(queue, behind)
 
 

@@ -36,7 +36,7 @@ class Engine(Record):
     sampled_sequence_s more where tokens are drawn rather than the likeliest taken; replay: share of
     a kernel's launch that is left in a replayed graph; prefill: multiplies the work of prompts; eager_layer_s: host
     time of a layer in a step that is not replayed; front_end_s: until a prompt reaches the
-    scheduler; front_end_token_s: of each of its tokens.
+    scheduler; front_end_token_s: of each of its tokens; hand_over_s: until a worker that decodes takes over from one that reads prompts.
     """
 
     id: str
@@ -71,6 +71,7 @@ class Engine(Record):
     eager_layer_s: float
     front_end_s: float
     front_end_token_s: float
+    hand_over_s: float = 0.0
     base: Engine | None = None
 
 
@@ -158,6 +159,7 @@ def _host_times(own: dict[str, Any]) -> dict[str, float]:
         "eager_layer_s": own.get("eager_layer_us", 0.0) * 1e-6,
         "front_end_s": own.get("front_end_ms", 0.0) * 1e-3,
         "front_end_token_s": own.get("front_end_token_us", 0.0) * 1e-6,
+        "hand_over_s": own.get("hand_over_ms", 0.0) * 1e-3,
     }
 
 
