@@ -134,7 +134,9 @@ class Kernels:
             return np.array([read(one) for _, one in flat], dtype=float)
 
         def named(group: str, read: Callable[[Kernel], str], needed: Callable[[Kernel], float]) -> Array:
-            return np.array([names[_known(f"{group}.{_same(read(one))}", names)] if needed(one) else 0 for _, one in flat])
+            return np.array(
+                [names[_known(f"{group}.{_same(read(one))}", names)] if needed(one) else 0 for _, one in flat]
+            )
 
         self.memory_s: Any
         self.memory_s, self.work_s = of(lambda one: one.memory_s), of(lambda one: one.work_s)

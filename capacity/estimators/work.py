@@ -442,7 +442,9 @@ def collectives(model: ModelSpec, tokens: float, plan: Plan, machine: Machine) -
     row = tokens * model.hidden * 2.0
     if ops.anywhere(reduced):
         moved = reduced * row * 2.0 * (plan.tp - 1.0) / plan.tp / machine.link(plan.tp)
-        found.append(_exchange("tensor-parallel traffic", f"all-reduce over {_told(plan.tp)}", moved, reduced, "all_reduce"))
+        found.append(
+            _exchange("tensor-parallel traffic", f"all-reduce over {_told(plan.tp)}", moved, reduced, "all_reduce")
+        )
         found += _wait("tensor-parallel traffic", reduced, plan.tp, machine)
     if ops.anywhere(routed):
         layers = sum(

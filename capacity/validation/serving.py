@@ -169,9 +169,18 @@ def request_of(row: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
             f"new requests received every {request['receive_steps']:g} steps, as published launch scripts set it here"
         )
     lengths = {number(row, "input_len"), number(row, "output_len")}
-    if engine == "trtllm" and not sweep and not prefix and not has_experts(model) and lengths == {1024.0} and tp < WAITING_TP:
+    if (
+        engine == "trtllm"
+        and not sweep
+        and not prefix
+        and not has_experts(model)
+        and lengths == {1024.0}
+        and tp < WAITING_TP
+    ):
         request["hold_steps"] = HELD_STEPS
-        assumed.append(f"prompts held for {HELD_STEPS:g} steps to be read together, as the published launch script sets it here")
+        assumed.append(
+            f"prompts held for {HELD_STEPS:g} steps to be read together, as the published launch script sets it here"
+        )
     if prefix:
         request |= _pool(row, model, assumed)
     if _flag(row.get("mtp_suspect")):
