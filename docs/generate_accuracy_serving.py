@@ -31,15 +31,17 @@ Made by `python docs/generate_accuracy_serving.py > docs/accuracy-serving.md`. W
    ([work.py](../capacity/estimators/work.py)): bytes at full bandwidth, work at the dense peak, launches. No fitted number
    is in there, so all runs of a table are lowered once and every evaluation of a fit is a few array operations.
 2. A step law ([step.py](../capacity/laws/step.py)) says which share of these rates a kernel reaches, what a launch costs, how
-   experts are padded to tiles, and what unpacking a narrow weight costs. Experts read are those a batch is expected to hit;
-   where experts are dealt over ranks, all wait for the fullest.
+   experts are padded to tiles, and what unpacking a narrow weight costs. Experts' kernels reach another share on each generation
+   of tensor cores, as measured ones do. Experts read are those a batch is expected to hit; where experts are dealt over ranks, all
+   wait for the fullest, and a token goes once to each rank that some of its experts lie on.
 3. An engine adds host times: of a step, of each sequence in it, of a layer in steps that are not replayed from a graph, and of
    its front end; and its documented scheduler knobs (chunk, memory share, how it admits).
 4. Closed forms ([schedule.py](../capacity/formulas/schedule.py)) make the load: each of the other requests' prompts stalls a
    request once while it answers; prompts queue as in M/D/1 (where all requests are of one length, groups of five stay
    together and wait for each other), the opening burst waits its turn, requests beyond the
-   cache wait for a whole one to finish. With a pool of their own for prompts, steps are free of them and the first token
-   waits for the pool.
+   cache wait for a whole one to finish. Prompts that are taken up together, since the engine looks every few steps or holds
+   them, end together. With a pool of their own for prompts, steps are free of them and the first token waits for the pool:
+   its groups read at once, prompts that wait share chunks, and another worker takes over.
 
 `capacity estimate --mode serve`, `capacity compress` and `capacity validate serving` run the same code.
 
@@ -63,8 +65,10 @@ WRONG = """
   wait for tens of seconds.
 - **19 runs of Llama-3.1-8B in FP8 under vLLM and 34 under SGLang on H200** are no closed loop at the concurrency they state: their
   prompts alone would take up to 95 % of the dense peak. They are scored like all others.
-- **Disaggregated runs that do not state their pools** are priced with 16 requests a rank and are mostly wrong; those that do are
-  predicted too slow where experts are dealt over 8 devices at small batches.
+- **Disaggregated runs that do not state their pools** are priced with 16 requests a rank and are mostly wrong. Of those that do,
+  attention that is data parallel is up to 60 % too slow at 512 requests a rank in 8 bits: the kernels of experts that were measured
+  are not those such deployments run. How many slots a worker that decodes has (a power of two in published recipes, below its share
+  of the requests) no run states; where requests wait for one, the first token comes up to a hundred times later than predicted.
 - **Prompts of one user**: quantised products of llama.cpp, AWQ and others differ by kernel and shape; a device that was left out is
   off by an eighth, processor cores by a fifth. AutoAWQ was measured on one card only: left out, its prompts are off by half. Means are
   those of a few rows no term explains: dynamic int8 of torchao for one token (14 times slower), two RISC-V boards.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from scheduler import simulate
+from scheduler import simulate, simulate_pool
 
 from capacity.formulas import schedule
 
@@ -56,3 +56,54 @@ def test_a_lone_client_waits_for_nobody():
     token, first = simulate(concurrency=1, prompt=1000, output=100, step_s=0.01, token_s=1e-5, spread=0.0)
     assert token == pytest.approx(0.01)
     assert first == pytest.approx(0.01 + 1e-5 * 1000)
+
+
+def held_back(receive, hold):
+    """Simulated, and by the closed forms, wait for a scheduler that takes prompts up late."""
+    concurrency, prompt, output, step_s, token_s = 32, 1024, 512, 0.01, 2e-5
+    load = {"concurrency": concurrency, "prompt": prompt, "output": output, "step_s": step_s, "token_s": token_s}
+    _, late = simulate(**load, receive=receive, hold=hold, rounds=30)
+    _, at_once = simulate(**load, rounds=30)
+    tokens, length = prompt * 0.9, output * 0.9
+    joining = schedule.joining_prompts(float(concurrency), length, float(max(receive, hold)))
+    # A step that reads prompts is longer than one that reads none.
+    pace = step_s + token_s * tokens * concurrency / length
+    closed = schedule.look_wait_s(pace, float(receive), float(hold), joining) - 0.5 * pace
+    return late - at_once, closed + schedule.read_together_wait_s(token_s * tokens, joining, 8192 / tokens)
+
+
+@pytest.mark.parametrize(("receive", "hold"), [(10, 0), (30, 0), (1, 10), (1, 20), (1, 40)])
+def test_a_scheduler_that_takes_prompts_up_late(receive, hold):
+    simulated, closed = held_back(receive, hold)
+    assert closed == pytest.approx(simulated, rel=0.25)
+
+
+def test_prompts_of_one_chunk_end_together():
+    assert schedule.read_together_wait_s(1.0, 0.0, 8.0) == 0.0
+    assert schedule.read_together_wait_s(1.0, 3.0, 8.0) == 3.0  # all four end after four
+    assert schedule.read_together_wait_s(1.0, 3.0, 1.0) == 1.5  # one after the other: 0, 1, 2, 3
+    assert schedule.read_together_wait_s(1.0, 3.0, 2.0) == 2.0  # two and two: 1, 1, 3, 3
+
+
+# From a pool that idles to one that cannot keep up.
+POOLS = [
+    {"workers": workers, "groups": groups, "requests": requests, "prompt_s": 0.1, "share_s": share, "decoding_s": 4.0}
+    for workers, groups in ((1, 1), (1, 4), (3, 1), (4, 8))
+    for requests in (4, 32, 256)
+    for share in (0.1, 0.03)
+]
+
+
+def test_the_wait_for_a_pool_over_all_loads_is_near():
+    ratios = []
+    for pool in POOLS:
+        pool = {name: float(value) for name, value in pool.items()}
+        wait = schedule.pool_wait_s(
+            pool["prompt_s"], pool["share_s"], pool["workers"], pool["groups"], pool["requests"], pool["decoding_s"]
+        )
+        whole = {name: int(pool[name]) for name in ("workers", "groups", "requests")}
+        ratios.append((pool["prompt_s"] + wait) / simulate_pool(**pool | whole))
+    ratios.sort()
+    assert 0.9 < ratios[len(ratios) // 2] < 1.1
+    assert ratios[0] > 0.6
+    assert ratios[-1] < 1.5

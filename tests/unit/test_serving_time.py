@@ -6,8 +6,15 @@ import itertools
 
 import pytest
 
+from capacity.catalogue import load_model
 from capacity.estimators.answer import estimate
+from capacity.estimators.case import read_case
+from capacity.estimators.checkpoint import checkpoint_formats
+from capacity.estimators.replica import load_replica, machine_of
+from capacity.estimators.serving_case import read_service
+from capacity.estimators.work import collectives
 from capacity.formulas import schedule
+from capacity.laws.step import Parameters
 
 
 def served(**request):
@@ -184,3 +191,46 @@ def test_a_token_waits_for_the_prompts_of_others():
 def test_published_single_streams_lie_within_forty_percent(request_, measured):
     pace = middle(concurrency=1, prompt_len=16, output_len=200, **request_)["tokens_per_s_per_user"]
     assert measured / 1.4 < pace < measured * 1.4, f"{pace / measured:.2f} of what was measured"
+
+
+def test_a_parameter_without_a_value_takes_the_nearest_name():
+    law = Parameters({"expert.int4.hopper": 0.8, "expert.int4": 0.7, "expert": 0.6}, "share of peak", 0.5, "test")
+    assert law["expert.int4.hopper"] == 0.8
+    assert law["expert.int4.ampere"] == 0.7
+    assert law["expert.fp8.hopper"] == 0.6
+    assert law["gemm.bf16"] == 0.5
+
+
+def test_nvfp4_checkpoints_keep_wide_what_their_publishers_kept():
+    deepseek = checkpoint_formats(load_model("deepseek-r1"), "nvfp4")
+    assert deepseek["attention"] == ("bf16", 2.0)
+    assert deepseek["attention.o_proj"] == deepseek[""] == ("fp4", 0.5625)
+    kimi = checkpoint_formats(load_model("kimi-k2.5"), "nvfp4")
+    assert kimi["shared_expert"] == kimi["ffn"] == kimi["attention"] == ("bf16", 2.0)
+    assert "attention.o_proj" not in kimi
+    assert kimi.get("expert", kimi[""]) == ("fp4", 0.5625)
+
+
+def laid_out(device, model="llama-3.1-405b", **layout):
+    """The plan and the machine of a replica."""
+    ranks = layout.get("tp", 1) * layout.get("attention_dp", 1)
+    case = read_case({"model": model, "device": device, "mode": "serve", "devices": ranks, **layout})
+    workload, service = read_service(case)
+    load = load_replica(case, case.model, workload, case.cluster, service)
+    return load.plan, machine_of(case.cluster, service)
+
+
+def test_ranks_on_other_nodes_are_heard_later():
+    model = load_model("llama-3.1-405b")
+    near, far = laid_out("h100-sxm", tp=8), laid_out("h100-sxm", tp=16)
+    names = {plan.tp: {one.launch for one in collectives(model, 1.0, plan, machine)} for plan, machine in (near, far)}
+    assert "all_reduce_node" not in names[8.0]
+    assert "all_reduce_node" in names[16.0]
+
+
+def test_a_token_goes_once_to_each_rank_its_experts_lie_on():
+    plan, machine = laid_out("h200-sxm", model="deepseek-r1", tp=1, attention_dp=8, ep=8)
+    sent = [one for one in collectives(load_model("deepseek-r1"), 1.0, plan, machine) if one.part == "expert traffic"]
+    copies = 8.0 * (1.0 - (7.0 / 8.0) ** 8.0)  # distinct ranks of 8 experts
+    wire = 58.0 * copies * 7168.0 * 3.0 * 7.0 / 8.0 / machine.link(8.0)
+    assert sum(one.memory_s for one in sent) == pytest.approx(wire)
