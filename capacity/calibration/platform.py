@@ -44,8 +44,10 @@ _HOST_WORKS = {
     "token-map/random-warm": "token-copy",
 }
 _FACTS = ("cpu", "system", "python", "seen", "memory_bytes")
-# A signature is a call; no byte of it costs.
+# A signature is a call; no byte of it costs. Also more bytes than any work here moves.
 _NO_BYTES = 1e12
+# Sizes it takes to tell where a byte begins to cost otherwise, and by how much that must foretell better.
+FEWEST_TO_BEND, LEAST_GAIN = 4, 0.01
 
 
 def calibrate(path: str) -> tuple[dict[str, PlatformLaw], dict[str, Any]]:
@@ -59,11 +61,7 @@ def calibrate(path: str) -> tuple[dict[str, PlatformLaw], dict[str, Any]]:
         raise InputError(
             f"{path}: holds no storage, security or preparation: run `capacity bench {' '.join(KINDS)} --to {path}`"
         )
-    near = measured.last_cache_bytes
-    laws = {
-        family: fit([one for one in rows if not one.kept_back], near, cached=not _on_device(family))
-        for family, rows in found.items()
-    }
+    laws = {family: fit([one for one in rows if not one.kept_back]) for family, rows in found.items()}
     errors = {
         one.case: float(np.log(one.seconds / laws[family].seconds(one.moved_bytes)))
         for family, rows in found.items()
@@ -87,29 +85,55 @@ def calibrate(path: str) -> tuple[dict[str, PlatformLaw], dict[str, Any]]:
     }
 
 
-def _on_device(family: str) -> bool:
-    """Whether a disk and not the caches sets the pace."""
-    return family.endswith("cold") or any(word in family for word in ("fsync", "cold-"))
+def fit(rows: Sequence[Amount]) -> PlatformLaw:
+    """The law of a family by relative error, no pace negative; a lone size is all call where it moves nothing, else all bytes.
 
-
-def fit(rows: Sequence[Amount], near_bytes: float, *, cached: bool = True) -> PlatformLaw:
-    """The law of a family by relative error, no term negative; a lone size is all call where it moves nothing, else all bytes.
-
-    cached: whether sizes that the caches hold may go faster; they must be two at least to tell.
+    Where a byte begins to cost otherwise is tried at powers of two, and taken where it foretells the inner sizes better that
+    each fit leaves out in turn, by LEAST_GAIN at least.
     """
+    if len(rows) == 1:
+        moved, seconds = rows[0].moved_bytes, rows[0].seconds
+        return PlatformLaw(0.0 if moved else seconds, seconds / moved if moved else 0.0, 0.0, _NO_BYTES)
+    best, least = _fit(rows, _NO_BYTES), float("inf")
+    if len(rows) >= FEWEST_TO_BEND:
+        sizes = [one.moved_bytes for one in rows]
+        powers = range(int(np.log2(max(sizes[0], 1.0))), int(np.log2(sizes[-1])) + 1)
+        least = _foretold(rows, _NO_BYTES)
+        for near in (2.0**power for power in powers):
+            if sum(size <= near for size in sizes) < 2 or sizes[-1] <= near:
+                continue
+            off = _foretold(rows, near)
+            if off < least - LEAST_GAIN:
+                best, least = _fit(rows, near), off
+    return best
+
+
+def _fit(rows: Sequence[Amount], near: float) -> PlatformLaw:
     seconds = np.array([one.seconds for one in rows])
     moved = np.array([one.moved_bytes for one in rows])
-    if len(rows) == 1:
-        each = seconds[0] / moved[0] if moved[0] else 0.0
-        return PlatformLaw(0.0 if moved[0] else float(seconds[0]), float(each), 0.0, near_bytes)
-    columns = [np.ones_like(moved), moved]
-    if cached and (moved <= near_bytes).sum() >= 2 and (moved > near_bytes).any():
-        columns.append(np.where(moved > near_bytes, moved, 0.0))
+    columns = [np.ones_like(moved), np.minimum(moved, near)]
+    if (moved > near).any():
+        columns.append(np.maximum(moved - near, 0.0))
     matrix = np.stack(columns, axis=1)
     scale = np.maximum(matrix.max(axis=0), 1e-300)
     found, _ = nnls(matrix / scale / seconds[:, None], np.ones(len(rows)))
     call, each, *far = (float(value) for value in found / scale)
-    return PlatformLaw(call, each, far[0] if far else 0.0, near_bytes)
+    return PlatformLaw(call, each, far[0] - each if far else 0.0, near)
+
+
+def _foretold(rows: Sequence[Amount], near: float) -> float:
+    """Error at inner sizes that a fit leaves out one by one, and of the fit to all, as means of |ln|."""
+    left_out = [
+        abs(
+            np.log(
+                _fit([*rows[:place], *rows[place + 1 :]], near).seconds(rows[place].moved_bytes) / rows[place].seconds
+            )
+        )
+        for place in range(1, len(rows) - 1)
+    ]
+    whole = _fit(rows, near)
+    kept = [abs(np.log(whole.seconds(one.moved_bytes) / one.seconds)) for one in rows]
+    return float(np.mean(left_out) + np.mean(kept))
 
 
 def write_platform(laws: Mapping[str, PlatformLaw], told: Mapping[str, Any]) -> list[str]:

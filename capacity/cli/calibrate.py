@@ -117,7 +117,7 @@ def _platform(data: str | None, options: dict[str, Any]) -> tuple[dict[str, Any]
     held = ""
     if off:
         held = f"; {len(off)} sizes kept from the fit: median error {off[len(off) // 2]:.1%}, 90 % below {off[int(0.9 * len(off))]:.1%}"
-    header = [["", "a call", "pace", "beyond caches"]]
+    header = [["", "a call", "pace", "beyond"]]
     rows = [
         [name, f"{law.call_s * 1e6:,.3g} us", _pace(law.bytes_per_s), _pace(law.far_bytes_per_s)]
         for name, law in sorted(laws.items())

@@ -1,4 +1,4 @@
-"""The law of work beside the devices: a call, each byte, and each byte that no cache holds any more."""
+"""The law of work beside the devices: a call, each byte, and each byte beyond what a cache or a read-ahead holds."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class PlatformLaw(Record):
-    """Seconds of a kind of work on one machine: call_s + bytes x byte_s, and far_byte_s more where bytes exceed near_bytes.
+    """Seconds of a kind of work on one machine: call_s + bytes x byte_s, and far_byte_s more for each byte beyond near_bytes.
 
+    Beyond a cache a byte takes longer; beyond a read-ahead it takes less, for the next one is under way by then: far_byte_s
+    is negative then, never below -byte_s.
     spread: quantiles (5, 50, 95 %) of ln(measured / predicted) of sizes that were not fitted, of all work of its kind.
     """
 
@@ -27,19 +29,19 @@ class PlatformLaw(Record):
 
     def seconds(self, moved_bytes: float) -> float:
         """Time of one run that moves so many bytes."""
-        far = moved_bytes if moved_bytes > self.near_bytes else 0.0
+        far = max(moved_bytes - self.near_bytes, 0.0)
         return self.call_s + moved_bytes * self.byte_s + far * self.far_byte_s
 
     @property
     def bytes_per_s(self) -> float:
-        """Pace of large amounts that stay in the caches."""
+        """Pace of amounts up to near_bytes."""
         return 1.0 / self.byte_s if self.byte_s else float("inf")
 
     @property
     def far_bytes_per_s(self) -> float:
-        """Pace of large amounts that do not."""
+        """Pace of what is beyond."""
         each = self.byte_s + self.far_byte_s
-        return 1.0 / each if each else float("inf")
+        return 1.0 / each if each > 0.0 else float("inf")
 
 
 def to_document(laws: Mapping[str, PlatformLaw], environment: Mapping[str, Any]) -> dict[str, Any]:

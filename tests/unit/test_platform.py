@@ -63,7 +63,7 @@ date = "2026-11"
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_command_lists_and_shows_storage(width, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(width))
-    for arguments in ((), ("lustre",), ("aws-s3",), ("hdfs",)):
+    for arguments in ((), ("lustre",), ("aws-s3",), ("blob",)):
         assert main(["storage", *arguments]) == 0
         text = capsys.readouterr().out
         assert max(map(len, text.splitlines())) <= width
@@ -72,7 +72,7 @@ def test_the_command_lists_and_shows_storage(width, capsys, monkeypatch):
     found = json.loads(capsys.readouterr().out)["storage"]
     assert len(found) >= 6
     assert all(one["sources"]["read_bytes_per_s"] for one in found)
-    assert main(["storage", "gpfs"]) == 2
+    assert main(["storage", "gpfss"]) == 2
     assert "did you mean" in capsys.readouterr().err
 
 

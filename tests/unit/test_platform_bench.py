@@ -5,13 +5,13 @@ import json
 import pytest
 
 import capacity
-from capacity.calibration.platform import calibrate, write_platform
+from capacity.calibration.platform import calibrate, fit, write_platform
 from capacity.catalogue import load_host, load_storage
 from capacity.cli import main
 from capacity.errors import InputError
 from capacity.estimators import upkeep
 from capacity.laws.platform import PlatformLaw
-from capacity.measurement.amounts import KINDS
+from capacity.measurement.amounts import KINDS, Amount
 from capacity.measurement.case import FULL, QUICK, Case, Machine
 from capacity.measurement.kernels import crypto, preparation, storage
 from capacity.measurement.registry import KERNELS, cases
@@ -103,7 +103,7 @@ def test_a_made_picture_packs_as_a_photograph_does():
 def true_s(kernel, moved):
     """Laws the synthetic machine follows."""
     call, each, far = {"cipher": (6e-7, 1e-10, 2e-11), "disk": (5e-3, 1e-9, 0.0), "text": (1e-5, 4e-7, 0.0)}[kernel]
-    return call + moved * each + (moved * far if moved > 32 * 2**20 else 0.0)
+    return call + moved * each + far * max(moved - 2**21, 0.0)
 
 
 @pytest.fixture
@@ -199,8 +199,29 @@ def test_what_is_missing_is_told(tmp_path, monkeypatch):
         capacity.estimate(model="llama-3.1-8b", mode="train", host="this-machine")
 
 
-def test_a_law_prices_what_caches_hold_and_what_they_do_not():
+def test_a_law_bends_where_a_cache_or_a_read_ahead_ends():
     law = PlatformLaw(1e-6, 1e-10, 1e-10, 1e6)
     assert law.seconds(1e6) == pytest.approx(1e-6 + 1e-4)
-    assert law.seconds(2e6) == pytest.approx(1e-6 + 4e-4)
+    assert law.seconds(2e6) == pytest.approx(1e-6 + 3e-4)
     assert Case("cipher", {"KiB": 4}).name == "cipher/KiB4"
+
+
+@pytest.mark.parametrize(("beyond", "near"), [(4e-10, 2.0**23), (5e-11, 2.0**23), (1e-10, None)])
+def test_a_fit_finds_where_bytes_begin_to_cost_otherwise(beyond, near):
+    sizes = [2.0**power for power in (12, 19, 22, 24, 26, 28)]
+    rows = [
+        Amount(str(b), "storage", b, 1e-5 + 1e-10 * b + (beyond - 1e-10) * max(b - 2.0**23, 0.0), False) for b in sizes
+    ]
+    law = fit(rows)
+    assert law.near_bytes == near or near is None
+    for power in (15, 20, 23, 25, 27):
+        b = 2.0**power
+        assert law.seconds(b) == pytest.approx(1e-5 + 1e-10 * b + (beyond - 1e-10) * max(b - 2.0**23, 0.0), rel=0.01)
+
+
+def test_random_reads_through_a_map_fetch_windows_that_overlap():
+    whole = 256.0 * 2**20
+    assert storage.fetched_bytes(1, 2048.0, 8.0 * 2**20, whole) == pytest.approx(8.0 * 2**20, rel=0.02)
+    assert storage.fetched_bytes(1, 2048.0, 4096.0, whole) == pytest.approx(4096.0, rel=0.01)
+    assert 0.98 * whole < storage.fetched_bytes(128, 2048.0, 8.0 * 2**20, whole) < whole
+    assert storage.read_ahead_bytes("/") >= 4096.0

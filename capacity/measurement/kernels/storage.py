@@ -21,6 +21,8 @@ BLOCK = 4096
 # File that random reads are taken from, and how many are read in one run.
 SPREAD_BYTES, READS = 256 * 2**20, 64
 PIECE_BYTES = 4 * 2**20
+_STATE_MIB = (8, 16, 32, 64, 96, 160, 256)
+_FILE_KIB = (4, 64, 512, 2048, 8192, 24576, 65536, 131072, 262144)
 # File systems that are memory.
 _NO_DISK = ("tmpfs", "ramfs")
 
@@ -58,6 +60,23 @@ def forget(descriptor: int) -> None:
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+def read_ahead_bytes(folder: str) -> float:
+    """What the system reads at once when a page of a map is missing: its read-ahead for the folder's disk, 128 KiB if untold."""
+    device = os.stat(folder).st_dev
+    try:
+        with open(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb", encoding="ascii") as file:
+            return max(float(file.read()) * 1024.0, float(BLOCK))
+    except (OSError, ValueError):
+        return 128.0 * 1024.0
+
+
+def fetched_bytes(places: int, each: float, window: float, whole: float) -> float:
+    """What a disk gives for `places` random reads of a file, each widened to a window; windows overlap where they are many."""
+    from math import exp
+
+    return whole * (1.0 - exp(-places * max(each, window) / whole))
+
+
 def _open(filled: int = 0) -> int:
     import tempfile
 
@@ -75,7 +94,7 @@ def _cases(profile: str, machine: Machine) -> Iterable[dict[str, Any]]:
     if machine.device != "cpu":
         return
     for op in ("write", "write-fsync", "read-cold", "read-warm") if profile == FULL else ("write-fsync", "read-cold"):
-        for kibibytes in (4, 64, 1024, 8192, 65536, 262144) if profile == FULL else (65536,):
+        for kibibytes in _FILE_KIB if profile == FULL else (65536,):
             yield {"op": op, "KiB": kibibytes}
 
 
@@ -163,7 +182,7 @@ def _token_cases(profile: str, machine: Machine) -> Iterable[dict[str, Any]]:
         return
     for order in ("sequential", "random"):
         for cache in ("warm", "cold"):
-            sizes: tuple[int, ...] = (8, 32, 64, 128) if profile == FULL else (32,)
+            sizes: tuple[int, ...] = (4, 8, 16, 32, 64, 128) if profile == FULL else (32,)
             for sequences in sizes if profile == FULL or (order, cache) == ("random", "warm") else ():
                 yield {"order": order, "cache": cache, "sequences": sequences, "tokens": 1024}
 
@@ -198,7 +217,14 @@ def _build_tokens(parameters: Mapping[str, Any], machine: Machine) -> Work:  # n
         forget(descriptor)
         fill(np.memmap(path, dtype=np.uint16, mode="r"))  # mapped anew: pages in a map are not dropped
 
-    return Work(run=run, moved_bytes=2.0 * batch.size, close=lambda: os.close(descriptor))
+    window = read_ahead_bytes(disk_folder())
+    if parameters["order"] == "random":
+        moved = fetched_bytes(sequences, 2.0 * length, window, SPREAD_BYTES)
+    else:
+        moved = max(2.0 * batch.size, window)
+    return Work(
+        run=run, moved_bytes=moved, facts=lambda: {"read_ahead_bytes": window}, close=lambda: os.close(descriptor)
+    )
 
 
 def _checkpoint_cases(profile: str, machine: Machine) -> Iterable[dict[str, Any]]:
@@ -209,9 +235,9 @@ def _checkpoint_cases(profile: str, machine: Machine) -> Iterable[dict[str, Any]
         return
     for op in ("save", "save-fsync", "load-warm", "load-cold"):
         for form in ("torch", "safetensors", "dcp"):
-            for mebibytes in (8, 32, 96, 256):
+            for mebibytes in _STATE_MIB:
                 yield {"op": op, "format": form, "MiB": mebibytes}
-    for mebibytes in (8, 32, 96, 256):
+    for mebibytes in _STATE_MIB:
         yield {"op": "snapshot", "format": "memory", "MiB": mebibytes}
 
 
