@@ -165,8 +165,10 @@ COMMAND = Command(
             Option("--keys", metavar="SCOPE", help="a data key for each run, checkpoint or file"),
         )),
         ("where to put it, with --mode deploy", (
-            Option("--target", metavar="WHERE", help="edge, server or cloud"),
+            Option("--target", metavar="WHERE", help="edge, server, cloud, or a kind: phone, laptop, embedded, workstation"),
             Option("--latency-limit", metavar="TIME", read=_seconds, help="of a request, to its last token: 5s"),
+            Option("--ttft-limit", metavar="TIME", read=_seconds, help="to the first token: 500ms"),
+            Option("--tpot-limit", metavar="TIME", read=_seconds, help="of each next token: 50ms"),
             Option("--power-limit", metavar="POWER", read=argument("W", positive=True), help="of its devices: 30W"),
             Option("--energy-limit", metavar="J", read=argument("J", positive=True), help="of a token: 2J"),
             Option("--price-limit", metavar="USD", read=_price, help="of all its devices for an hour: 3"),

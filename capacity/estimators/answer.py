@@ -29,6 +29,10 @@ def estimate(**request: Any) -> Estimate:
     Returns an Estimate: sections "train" (or "finetune", "lora") and "serve", each quantity with its 90 % interval.
     Raises CapacityError, in one line, for input that makes no sense; a model that does not fit is an answer.
     """
+    if request.get("mode") == DEPLOY:
+        from capacity.estimators.deployment_answer import deployment
+
+        return deployment(**{key: value for key, value in request.items() if value is not None})
     if request.get("module") is not None or request.get("onnx") is not None:
         from capacity.estimators.network_answer import network_estimate
 
@@ -37,10 +41,6 @@ def estimate(**request: Any) -> Estimate:
         from capacity.estimators.checkpoint_answer import checkpoint_estimate
 
         return checkpoint_estimate(request)
-    if request.get("mode") == DEPLOY:
-        from capacity.estimators.deployment import deployment
-
-        return deployment(**{key: value for key, value in request.items() if value is not None})
     return answer(read_case(request))
 
 

@@ -89,7 +89,7 @@ def network_values(request: dict[str, Any]) -> dict[str, float]:
     jobs, *_ = read_jobs(request)
     found: dict[str, float] = {}
     for job in jobs:
-        account, parts, memory = _account(job)
+        account, parts, memory = account_of(job)
         found |= {f"{job.mode}.{name}": value.mid for name, value in account({}).items()}
         found |= {f"{job.mode}.memory.{k}": v for k, v in memory.items()} | {
             f"{job.mode}.time.{k}": v for k, v in parts.items()
@@ -141,7 +141,7 @@ def read_jobs(request: dict[str, Any]) -> tuple[list[Job], dict[str, Any], Assum
     numbers = machine_numbers(cluster.device, word)
     count = 1.0 if devices is None else devices
     assumptions.note("devices", count, "1", "default" if devices is None else "user", "each with a batch of its own")
-    cluster = _shrunk(cluster, count)
+    cluster = shrunk(cluster, count)
     here: dict[str, Here] = {}
     if own and "module" in request and count == 1.0:
         here = {one: _here(request, one == "train", word, optimizer, compiled=compiled, last=last) for one in graphs}
@@ -161,13 +161,24 @@ def read_jobs(request: dict[str, Any]) -> tuple[list[Job], dict[str, Any], Assum
     unknown = _unknown(graph)
     if unknown:
         warnings.append(unknown)
-    facts = {
+    assumptions.note("batch", graph.batch, "1", "user", "the first dimension of the first input")
+    return jobs, facts_of(graph), assumptions, warnings
+
+
+def facts_of(graph: Graph) -> dict[str, Any]:
+    """What a network is, for the head of an answer."""
+    return {
         "name": graph.name, "architecture": "network", "parameters": graph.parameters, "trained": graph.trained,
         "ops": float(sum(op.count for op in graph.ops if op.phase == FORWARD)), "inputs": list(graph.inputs), "source": graph.source,
         "inferred": [], "notes": list(graph.notes),
     }  # fmt: skip
-    assumptions.note("batch", graph.batch, "1", "user", "the first dimension of the first input")
-    return jobs, facts, assumptions, warnings
+
+
+def infer_job(graph: Graph, cluster: Cluster, profile: Profile, word: str, *, compiled: bool, last: bool) -> Job:
+    """A network in use on one device of a cluster, in a format."""
+    machine = Machine(**machine_numbers(cluster.device, word), last=float(last), compiled=float(compiled), mixed=0.0)
+    law = load_network_law(cluster.device)
+    return Job(graph, INFER, shrunk(cluster, 1.0), profile, law, machine, word, "adamw", 1.0)
 
 
 def read_graph(request: dict[str, Any], *, train: bool) -> Graph:
@@ -219,7 +230,8 @@ def _here(request: dict[str, Any], train: bool, precision: str, optimizer: str, 
     )  # fmt: skip
 
 
-def _shrunk(cluster: Cluster, devices: float) -> Cluster:
+def shrunk(cluster: Cluster, devices: float) -> Cluster:
+    """The cluster with no more devices a node than are used."""
     from capacity.record import replace
 
     if devices >= cluster.devices_per_node:
@@ -277,7 +289,8 @@ def _step(job: Job) -> tuple[float, dict[str, float]]:
     return step, times
 
 
-def _account(job: Job) -> tuple[Account, dict[str, float], dict[str, float]]:
+def account_of(job: Job) -> tuple[Account, dict[str, float], dict[str, float]]:
+    """Quantities of a job for given factors on what is uncertain; what its time, and what its memory, go to."""
     graph, machine, cluster = job.graph, job.machine, job.cluster
     train = job.mode == "train"
     step_mid, times = _step(job)
@@ -356,7 +369,7 @@ def memory_of(job: Job) -> dict[str, float]:
 def _section(job: Job) -> tuple[Section, dict[str, dict[str, float]]]:
     from capacity.quantities import format as shown
 
-    account, times, memory = _account(job)
+    account, times, memory = account_of(job)
     uncertain = _uncertain(job)
     quantities, sensitivities = with_intervals(account, uncertain)
     fits = sum(memory.values()) <= job.cluster.device.open_bytes

@@ -240,11 +240,11 @@ def _assumptions(estimate: Estimate, style: Style) -> list[str]:
     mode, section = next(iter(estimate.sections.items()))
     name = next((name for name in selection.ESTIMATED if name in section.quantities), "")
     more = len(estimate.assumptions) - len(chosen)
-    hint = [f"{more} more: -v"]
+    hint = [f"{more} more: -v"] if more else []
     if estimate.sensitivities:
         hint += [f"derivations: --explain {mode}.{name}", "ranges: 90 % intervals"]
     lines = [style.paint("ASSUMED", "bold", "cyan"), *flowed(items, style, MARGIN)] if items else []
-    return [*lines, *(style.paint(line, "dim") for line in joined(hint, style, MARGIN))]
+    return [*lines, *(style.paint(line, "dim") for line in (joined(hint, style, MARGIN) if hint else ()))]
 
 
 def _assumed(one: Assumption, style: Style) -> str:

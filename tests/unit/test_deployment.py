@@ -126,3 +126,68 @@ def test_one_number_is_derived_of_one_place():
 def test_limits_are_of_deployments():
     with pytest.raises(InputError, match="--mode deploy"):
         capacity.estimate(model="llama-3.1-8b", mode="serve", latency_limit=2.0)
+
+
+def test_what_misses_a_limit_is_ranked_by_how_far_it_is_off():
+    _, _, found, _ = deploy(model="llama-3.2-1b", target="edge", latency_limit=10.0, power_limit=8.0)
+    missed = [one for one in found if one.lacks and one.holds]
+    assert len(missed) > 10
+    for count in (1, 2):
+        over = [one.over for one in missed if len(one.lacks) == count]
+        assert over == sorted(over)
+        assert all(one > 1.0 for one in over)
+
+
+def test_every_place_that_is_left_out_says_why():
+    answer = capacity.estimate(model="llama-3.1-8b", mode="deploy", target="edge", latency_limit=20.0, power_limit=30.0)
+    section = answer.sections["deploy"]
+    rows = section.alternatives
+    assert len(rows) == section.quantities["candidates"].mid
+    lacking = [row for row in rows if row["lacks"] != "nothing"]
+    assert len(lacking) == len(rows) - section.quantities["reaching"].mid
+    assert sum(section.breakdowns["kept_by"].values()) >= len(lacking)
+    assert "what keeps the others" in section.verdict
+
+
+@pytest.mark.parametrize(
+    ("target", "kinds"), [("phone", {"phone"}), ("laptop", {"laptop"}), ("workstation", {"workstation"})]
+)
+def test_a_target_may_be_one_kind_of_device(target, kinds):
+    from capacity.catalogue import load_device
+
+    _, _, found, _ = deploy(model="llama-3.2-1b", target=target)
+    assert {load_device(one.place).segment for one in found} == kinds
+
+
+def test_times_to_the_first_and_each_next_token_are_limits_of_their_own():
+    asked = {"model": "llama-3.1-70b", "target": "cloud"}
+    free = {one.place for one in deploy(**asked)[2] if not one.lacks}
+    bound = deploy(**asked, ttft_limit=1.0, tpot_limit=0.03)[2]
+    met = {one.place for one in bound if not one.lacks}
+    assert met < free
+    assert {lack.split()[0] for one in bound for lack in one.lacks} & {"TTFT", "TPOT"}
+    with pytest.raises(InputError, match="latency-limit"):
+        deploy(model="bert-base", ttft_limit=1.0)
+
+
+def test_embeddings_and_pictures_are_counted_as_such():
+    for name, item in (("bert-base", "request"), ("vit-b-16", "image")):
+        quantities = capacity.estimate(model=name, mode="deploy", target="workstation").sections["deploy"].quantities
+        assert {f"energy_per_{item}", f"{item}s_per_s"} <= quantities.keys()
+
+
+def test_a_network_is_traced_once_and_priced_everywhere():
+    torch = pytest.importorskip("torch")
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 32, 3, 2, 1), torch.nn.ReLU(), torch.nn.Conv2d(32, 64, 3, 2, 1))
+    asked = {"module": net, "input": "1x3x128x128"}
+    answer = capacity.estimate(**asked, mode="deploy", target="edge", power_limit=20.0)
+    section = answer.sections["deploy"]
+    first = section.alternatives[0]
+    assert first["lacks"] == "nothing"
+    alone = capacity.estimate(**asked, mode="infer", device=first["place"], precision=first["method"])
+    assert first["latency_s"] == pytest.approx(alone.sections["infer"].quantities["latency"].mid)
+    assert first["memory_per_device_bytes"] == pytest.approx(
+        alone.sections["infer"].quantities["memory_per_device"].mid
+    )
+    energies = [row["energy_j"] for row in section.alternatives if row["lacks"] == "nothing"]
+    assert energies == sorted(energies)
