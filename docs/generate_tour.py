@@ -17,17 +17,22 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PAGES = (
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("serving", "serving-examples", "platform", "planning")),
+    *(
+        ROOT / "docs" / f"{name}.md"
+        for name in ("serving", "serving-examples", "platform", "planning", "training", "sweeping", "importing")
+    ),
 )
 BLOCK = re.compile(
     r"(?:<!-- output: (?P<lines>\d+) -->\n)?```console\n\$ capacity (?P<command>.+)\n(?P<output>(?s:.*?))```\n"
 )
 CUT = "…\n"
+# Commands on files that only the reader has, or that go on in other programs.
+ELSEWHERE = re.compile(r"--onnx |--checkpoint | \| ")
 
 
 def blocks(text: str) -> list[re.Match[str]]:
     """The blocks of a page whose output is pasted."""
-    return list(BLOCK.finditer(text))
+    return [block for block in BLOCK.finditer(text) if not ELSEWHERE.search(block["command"])]
 
 
 def run(command: str) -> str:
@@ -46,6 +51,8 @@ def run(command: str) -> str:
 
 def pasted(block: re.Match[str]) -> str:
     """A block with its output as it is now."""
+    if ELSEWHERE.search(block["command"]):
+        return block[0]
     lines = run(block["command"]).splitlines(keepends=True)
     limit = int(block["lines"] or 0)
     if limit and len(lines) > limit:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from capacity.estimators.dataset import stages
+from capacity.estimators.dataset import AROUND, stages
 from capacity.estimators.intervals import Value
 from capacity.estimators.protection import AT_REST, CHUNK_BYTES, IN_TRANSIT, SOFTWARE
 from capacity.formula import scaled, sourced, total
@@ -79,7 +79,11 @@ def platform_account(case: Case, run: Run, values: Mapping[str, Value], upkeep: 
                 for part in upkeep.dataset
             }
         )
-        core_s = scaled(total(staged), 1.0 / core)
+        framework = factor.get("framework", 1.0)
+        core_s = scaled(
+            total({name: scaled(each, framework if name == AROUND else 1.0) for name, each in staged.items()}),
+            1.0 / core,
+        )
         shuffled = total({part.kind.id: part.shuffled for part in upkeep.dataset})
         failures = scaled(total(upkeep.rates(cluster, devices)), wear)
         away = reliability.nodes_in_repair(
@@ -106,7 +110,7 @@ def platform_account(case: Case, run: Run, values: Mapping[str, Value], upkeep: 
             "load_time": Value(
                 traffic.loading_time_s(checkpoint, saving.read_bytes_per_s), "s", "of a checkpoint, each part read once"
             ),
-            "preparation": Value(core_s / 3600.0, "1", "core hours"),
+            "preparation": Value(storage.core_hour_count(core_s), "1", "core hours"),
             "preparation_time": Value(
                 storage.preparation_time_s(core_s, cores, skew, shuffled, upkeep.redundant(prepared), moving),
                 "s",
@@ -187,7 +191,9 @@ def _protected(
             "of the digests of all files of a checkpoint",
         )
         found["dataset_protection"] = Value(
-            storage.preparation_core_s(prepared, protection.saving_bytes_per_s) / 3600.0, "1", "core hours, once"
+            storage.core_hour_count(storage.preparation_core_s(prepared, protection.saving_bytes_per_s)),
+            "1",
+            "core hours, once",
         )
         busy["checkpoints"] = security.protecting_cores(checkpoint / saving.interval_s, protection.saving_bytes_per_s)
         busy["feed"] = security.protecting_cores(feed, core)

@@ -90,6 +90,21 @@ def preparation_core_s(input_bytes: float, core_bytes_per_s: float) -> float:
     return input_bytes / core_bytes_per_s
 
 
+@formula(unit="s", symbol="T_rest", cite="soboleva2023")
+def around_kernels_s(kernel_s: float, kernel_share: float) -> float:
+    """Core time of a pipeline beside its kernels: reading, unpacking, passing rows between processes, pairing, joining, writing.
+
+    1. Of the time that published pipelines hold their cores, kernels as measured here take kernel_share.
+    """
+    return kernel_s * (1.0 / kernel_share - 1.0)
+
+
+@formula(unit="1", symbol="n_h")
+def core_hour_count(core_s: float, hour_s: float = 3600.0) -> float:
+    """Core time as clusters bill it."""
+    return core_s / hour_s
+
+
 @formula(unit="byte", symbol="Q_shuf", cite="broder1997, leskovec2020")
 def shuffled_bytes(documents: float, bands: float, entry_bytes: float, kept_bytes: float) -> float:
     """What a cluster moves between its machines to deduplicate and to shuffle.

@@ -22,6 +22,8 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 # `--name` in text that is not `capacity`'s own: of the tools that documents tell how to use.
 OTHERS = {
+    "--saved-model",
+    "--opset",
     "--upgrade",
     "--quiet",
     "--strict",

@@ -14,6 +14,7 @@ import capacity
 from capacity.catalogue import list_storage, load_data_kind, load_failures, load_host, load_storage
 from capacity.cli import main
 from capacity.errors import CapacityError, FileFormatError, InputError, UnknownNameError
+from capacity.estimators.dataset import KERNEL_SHARE
 from capacity.formulas import reliability, schedule, security, storage
 
 LARGE = {"model": "llama-3.1-405b", "mode": "train", "device": "h100-sxm", "devices": 16384, "tokens": 15.6e12}
@@ -387,3 +388,59 @@ def test_what_cannot_be_is_told_in_one_line(request_, told):
     assert isinstance(caught.value, (InputError, UnknownNameError))
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+# ---- by hand -----------------------------------------------------------------------------------
+
+
+def test_the_bill_of_405b_by_hand():
+    """Every number of docs/platform.md's first example once, on paper: 15.6T tokens, 16,384 H100, Tectonic's 2 TB/s."""
+    answer = capacity.estimate(
+        model="llama-3.1-405b", mode="train", cluster="meta-h100-roce", nodes=2048, tokens=15.6e12, storage="tectonic-llama3",
+        encrypt="at-rest,in-transit", spares=16,
+    )  # fmt: skip
+    found = {name: one.mid for name, one in answer.sections["platform"].quantities.items()}
+    run_s, rate = (answer.sections["train"].quantities[name].mid for name in ("run_time", "tokens_per_s"))
+    tokens, day = 15.6e12, 86400.0
+    collected = tokens * 3.94 / 0.42  # 3.94 bytes a token, 42 % kept: 146.3 TB
+    prepared = tokens * 4.0  # a vocabulary of 128,256 takes four bytes: 62.4 TB
+    checkpoint = 405.85e9 * 14.0  # bf16 weights, fp32 master and two moments: 5.68 TB
+    save = checkpoint / 2e12  # 2.84 s
+    failure = 54.0 * day / 419.0  # 3.09 h between interruptions
+    interval = (2.0 * save * failure) ** 0.5  # Young: 4.2 min
+    logs = 16384 * 200.0 * run_s  # 200 bytes a second and device
+    back = 120.0 + 180.0 + save  # noticed, a spare takes the place, read
+    away = (419 - 54 - 35 - 7 - 2) / 54.0  # hardware away for a day each: 5.9 nodes
+    core = 1.0 / (1.0 / 1.797e9 + 1.0 / 1.01e10)  # SHA-256, then AES-256-GCM: 1.53 GB/s
+    kernels = collected / 9.137e6 + collected / 6.294e6 + tokens * 3.94 / 2.475e6  # filter, MinHash, tokenise: 17.8K h
+    work = kernels / 0.093
+    shuffled = (
+        collected / 3100.0 * 14 * 24 + prepared
+    )  # 14 bands of 24 bytes a document, then every token once: 78.3 TB
+    by_hand = {
+        "dataset_collected": collected, "dataset_prepared": prepared, "checkpoints_held": 10.0 * checkpoint, "logs": logs,
+        "stored": collected + prepared + 10.0 * checkpoint + logs, "feed": prepared / (tokens / rate), "save_time": save,
+        "failure_interval": failure, "save_interval": interval, "recovery_time": back, "saves": run_s / interval,
+        "written_per_day": checkpoint * day / interval, "data_keys": 10.0 * 16384, "cipher_cores": checkpoint / interval / core,
+        "interruptions": run_s / failure, "shuffled": shuffled, "preparation": work / 3600.0,
+        "preparation_time": 1.3 * (work / 4096.0 + (shuffled + prepared) / (64 * 3.125e9)),
+        "random_reads": tokens / 4096.0 / (tokens / rate),
+    }  # fmt: skip
+    for name, value in by_hand.items():
+        assert found[name] == pytest.approx(value, rel=0.01), name
+    lost = save / interval + (interval / 2.0 + back) / failure
+    assert found["kept_time"] == pytest.approx(1.0 - lost, abs=0.005)
+    assert found["spares_needed"] == round(away + 2.326 * away**0.5 + 0.74)
+
+
+@pytest.mark.parametrize(("documents", "core_hours"), [(253e6, 9 * 32 * 1.5), (2.53e9, 63 * 32 * 4.5)])
+def test_core_hours_of_a_pipeline_no_share_was_taken_from(documents, core_hours):
+    """distributed-curator on Spark: Common Crawl WET pages deduplicated on 9 and 63 machines of 32 processors in 1.5 and 4.5 h.
+
+    A page has 2.9 kB compressed (Common Crawl, September 2016: 4.54 TiB for 1.72 billion), 8.1 kB unpacked 2.8 times.
+    """
+    host = load_host("zen-4")
+    kernels = documents * 2.9e3 * 2.8 / host.work("minhash").bytes_per_s
+    predicted = kernels / KERNEL_SHARE / 3600.0
+    assert 0.4 < core_hours / predicted < 2.2
+    assert core_hours > 4.0 * kernels / 3600.0  # kernels alone are no answer
