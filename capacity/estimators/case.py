@@ -211,7 +211,7 @@ def read_case(request: dict[str, Any]) -> Case:
     cluster, profile, devices = read_cluster(request, folders, assumptions)
     kept: dict[str, Any] = {}
     if "encrypt" in request:
-        from capacity.estimators.upkeep import protect
+        from capacity.estimators.upkeep_case import protect
 
         kept["plain cluster"] = cluster
         cluster = protect(cluster, request, folders, assumptions)

@@ -7,7 +7,7 @@ from capacity.estimators.case import PLATFORM_KEYS
 from capacity.estimators.intervals import Uncertain, Value, with_intervals
 from capacity.estimators.protection import AT_REST, IN_TRANSIT, read_protection
 from capacity.estimators.service import WARM_UP_S
-from capacity.estimators.upkeep import host_of, storage_of
+from capacity.estimators.upkeep_case import host_of, storage_of
 from capacity.formula import scaled, sourced, total
 from capacity.formulas import security, storage
 from capacity.quantities import format

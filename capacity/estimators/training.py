@@ -80,7 +80,7 @@ def priced(case: Case, workload: Workload, devices: float, *, alone: bool = Fals
     if not case.on_platform:
         run = price_run(case, case.model, workload, case.cluster, devices)
         return run, account(case, run, alone=alone)
-    from capacity.estimators.upkeep import read_upkeep
+    from capacity.estimators.upkeep_case import read_upkeep
 
     case.kept["upkeep"] = read_upkeep(case, workload)
     run = price_run(case, case.model, workload, case.cluster, devices)

@@ -150,7 +150,7 @@ def alternatives(case: Case, run: Run, quantities: Mapping[str, Any]) -> tuple[d
     for rival, profile in rivals(case.cluster, case.profile, tuple(case.request.get("catalogue", ()))):
         cluster = rival
         if "encrypt" in case.request and rival is not case.cluster:
-            from capacity.estimators.upkeep import protect
+            from capacity.estimators.upkeep_case import protect
 
             try:
                 cluster = protect(rival, case.request, case.folders, Assumptions())

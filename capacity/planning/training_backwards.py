@@ -17,7 +17,7 @@ from capacity.estimators.answer import answer
 from capacity.estimators.case import read_case
 from capacity.estimators.training_account import account
 from capacity.estimators.training_run import price_run, read_workload
-from capacity.estimators.upkeep import read_upkeep
+from capacity.estimators.upkeep_case import read_upkeep
 from capacity.planning.backwards import Answer
 from capacity.planning.bisection import Trials, first, largest
 from capacity.planning.training import LIMITED, WORDS, best_of, option_of

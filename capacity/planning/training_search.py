@@ -9,7 +9,7 @@ import numpy as np
 from capacity.estimators import layout
 from capacity.estimators.training_account import account
 from capacity.estimators.training_run import Run, given_plan
-from capacity.estimators.upkeep import read_upkeep
+from capacity.estimators.upkeep_case import read_upkeep
 from capacity.planning.space import blocks_of, cuts_of
 from capacity.planning.training_prices import CHUNK, TrainingPrices
 from capacity.record import Record, replace

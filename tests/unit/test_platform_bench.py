@@ -9,7 +9,7 @@ from capacity.calibration.platform import calibrate, fit, write_platform
 from capacity.catalogue import load_host, load_storage
 from capacity.cli import main
 from capacity.errors import InputError
-from capacity.estimators import upkeep
+from capacity.estimators import upkeep_case
 from capacity.laws.platform import PlatformLaw
 from capacity.measurement.amounts import KINDS, Amount
 from capacity.measurement.case import FULL, QUICK, Case, Machine
@@ -173,11 +173,11 @@ def test_this_machine_as_a_device_stands_on_its_own_disk_and_cores(bench):
     laws, told = calibrate(bench)
     folder = write_platform(laws, told)[1].rpartition("/hosts/")[0]
     asked = {"device": "this-machine"}
-    assert upkeep._own(asked, "storage", "storage", (folder,)) == "this-machine"
-    assert upkeep._own(asked, "host", "hosts", (folder,)) == "this-machine"
-    assert upkeep._own(asked, "host", "hosts", ()) is None
-    assert upkeep._own(asked | {"host": "zen-4"}, "host", "hosts", (folder,)) == "zen-4"
-    assert upkeep._own({"device": "h100-sxm"}, "host", "hosts", (folder,)) is None
+    assert upkeep_case._own(asked, "storage", "storage", (folder,)) == "this-machine"
+    assert upkeep_case._own(asked, "host", "hosts", (folder,)) == "this-machine"
+    assert upkeep_case._own(asked, "host", "hosts", ()) is None
+    assert upkeep_case._own(asked | {"host": "zen-4"}, "host", "hosts", (folder,)) == "zen-4"
+    assert upkeep_case._own({"device": "h100-sxm"}, "host", "hosts", (folder,)) is None
 
 
 def test_the_commands_say_how_well_it_fits(bench, capsys, monkeypatch):
