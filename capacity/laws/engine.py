@@ -216,7 +216,9 @@ def _engine(key: str, data: dict[str, Any], kind: str) -> Engine:
         memory_share=float(scheduler["memory_share"]),
         free_share=float(scheduler.get("free_share", 1.0)),
         runtime_bytes=float(scheduler.get("runtime_gb", 0.0)) * 1e9,
-        weight_copies=float(scheduler.get("weight_copies", 1.0)),
+        weight_copies=float(
+            scheduler.get("weight_copies_cpu" if kind == "CPU" else "", scheduler.get("weight_copies", 1.0))
+        ),
         reserved=float(scheduler.get("reserved", 1.0)),
         prefill_first=bool(scheduler.get("prefill_first", False)),
         splits_layers=bool(scheduler.get("splits_layers", False)),

@@ -77,7 +77,9 @@ def _predicted(row: dict[str, Any], key: str) -> list[dict[str, Any]]:
             # Measured, so it did fit: at a smaller margin than the engine's, or with the system's help.
             assumed.append("fits, since it was measured")
         answers, baseline = _answers(row, request, quantities, baseline_of(load))
-        answers["peak_memory_bytes"] = _memory(load, quantities["memory_per_device"], common["class"])
+        answers["peak_memory_bytes"] = _memory(
+            load, quantities["memory_per_device"], common["class"] if common["kind"] != "CPU" else ""
+        )
         baseline["peak_memory_bytes"] = load.memory["weights"] * load.plan.devices
     except CapacityError as error:
         why = str(error)
@@ -136,7 +138,7 @@ def _answers(
 
 
 # Engines whose peak is their framework's own count: what the driver keeps for itself is not in it.
-_COUNTED_BY_FRAMEWORK = ("pytorch", "transformers", "autoawq", "mlx", "vllm")
+_COUNTED_BY_FRAMEWORK = ("pytorch", "transformers", "autoawq", "autoawq-gemv", "mlx", "vllm")
 
 
 def _memory(load: Any, stated: Any, engine: str) -> tuple[float, float, float]:
