@@ -56,7 +56,9 @@ def with_intervals(
             _note_move(moves[name], factor.name, value.mid, low[name].mid, high[name].mid)
     if variants:
         for name, value in middle.items():
+            # Rows that a variant has no such quantity of stay where they are.
             others = [variant[name].mid for variant in variants if name in variant]
+            others = [ops.where(other == other, other, value.mid) for other in others]
             if others:
                 _note_move(moves[name], "model shape", value.mid, *_ends([*others, value.mid]))
     quantities = {name: _quantity(name, value, moves[name]) for name, value in middle.items()}

@@ -53,11 +53,11 @@ def served(case: Case, *, intervals: bool = True) -> tuple[Load, dict[str, Quant
     """The replica, every quantity with its interval, and what makes these; of a case of columns, columns."""
     workload, service = read_service(case)
     load = load_replica(case, case.model, workload, case.cluster, service)
+    shapes, uncertain = (case.shapes, _uncertain(case, service)) if intervals else ((), ())
     variants = tuple(
         account_of(case, load_replica(case, shape, workload, case.cluster, service, plan=load.plan))({})
-        for shape in case.shapes
+        for shape in shapes
     )
-    uncertain = _uncertain(case, service) if intervals else ()
     quantities, sensitivities = with_intervals(_told(case, load), uncertain, variants)
     if any(name in case.request for name in ("request_rate", "ttft_slo", "tpot_slo", "percentile", "night")):
         from capacity.estimators.service import service_values

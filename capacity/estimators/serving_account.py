@@ -160,7 +160,6 @@ def _shared(
             ),
             f"flop_per_{item}": Value(work / load.running, "FLOP", "forward"),
             "active_parameters": Value(active, "1", "a token passes"),
-            "arithmetic_intensity": Value(traffic.arithmetic_intensity(work / ranks, moved), "FLOP/byte", "of a step"),
             "ridge_point": Value(
                 traffic.ridge_point(peak, cluster.device.memory_bytes_per_s),
                 "FLOP/byte",
@@ -173,6 +172,10 @@ def _shared(
             f"device_energy_per_{item}": Value(energy.energy_j(each, 1.0 / rate), "J", "of the devices alone"),
             f"carbon_per_million_{item}s": Value(scaled(emissions(cluster, item_j), 1e6), "g", note),
         }
+        if ops.anywhere(moved):
+            intensity = traffic.arithmetic_intensity(work / ranks, moved)
+            intensity = ops.where(moved > 0.0, intensity, nan)
+            values["arithmetic_intensity"] = Value(intensity, "FLOP/byte", "of a step")
         if cluster.usd_per_device_hour is not None:
             second = cluster.usd_per_device_hour / 3600.0 * factor.get("price", 1.0)
             values[f"cost_per_million_{item}s"] = Value(

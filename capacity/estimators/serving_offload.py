@@ -78,7 +78,8 @@ def read_offload(case: Case, engine: Engine) -> Offload | None:
     )
     link = OLD_LINK_BYTES_PER_S if (case.cluster.device.year or OLD_YEAR) < OLD_YEAR else LINK_BYTES_PER_S
     if one_of("--offload-to", case.request.get("offload_to"), ("cpu", "nvme")) == "nvme":
-        drives = case.cluster.nvme_bytes_per_s or DRIVE_BYTES_PER_S
+        known = case.cluster.nvme_bytes_per_s
+        drives = DRIVE_BYTES_PER_S if known is None else known
         link, memory = ops.minimum(link, drives), ops.minimum(memory, drives)
     share = case.number("host_share", "1", 0.0, 1.0)
     if share is not None and "weights" not in kept:

@@ -231,7 +231,7 @@ def kernels(table: tuple[Op, ...], tokens: float, plan: Plan, machine: Machine) 
             found.append(_expert(op, whole, tokens * plan.attention_dp, plan, machine, 1.0 if first else 0.0))
         elif op.kind == "attention":
             found.append(_attention(op, machine))
-            if machine.score_rows and not ops.everywhere(op.queries == 1.0):
+            if ops.anywhere(machine.score_rows) and not ops.everywhere(op.queries == 1.0):
                 found.append(_scores(op, machine))
         elif op.kind == "scan":
             found.append(_scan(op, machine))
@@ -337,6 +337,8 @@ def _expert(op: Op, whole: Op, tokens: float, plan: Plan, machine: Machine, laun
 def _attention(op: Op, machine: Machine) -> Kernel:
     seen = ops.minimum(flops.mean_visible_keys(op.queries, op.keys, op.window, float(op.causal)), op.selected)
     decode = ops.everywhere(op.queries == 1.0)
+    if not decode and ops.anywhere(op.queries == 1.0):
+        raise ValueError("rows of one token are another kernel's, and no column with rows of more")
     key, value = op.key_size, op.value_size
     if decode and op.latent and ops.anywhere(op.value_size):
         # Decode works on the latent itself: keys and values are as wide as what is cached.

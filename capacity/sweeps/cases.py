@@ -12,8 +12,8 @@ from capacity.errors import FileFormatError, InputError, UnknownNameError
 from capacity.estimators.case import KEYS
 from capacity.quantities import parse
 from capacity.record import Record
-from capacity.sweeps.columns import NUMBERS, UNITS
 from capacity.sweeps.frame import ERROR
+from capacity.sweeps.grouping import NUMBERS, UNITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -9,7 +9,8 @@ import pandas as pd
 
 from capacity.errors import UnknownNameError
 from capacity.estimators.case import KEYS
-from capacity.sweeps.columns import answer_columns, is_part
+from capacity.sweeps.columns import answer_columns
+from capacity.sweeps.found import is_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -148,13 +148,23 @@ def test_intervals_are_those_of_one_estimate():
                 assert found[f"train.{name}_{end}"][row] == pytest.approx(getattr(quantity, end), rel=1e-9), name
 
 
-def test_serving_and_searched_layouts_are_estimated_one_by_one_and_counted():
+@pytest.mark.parametrize(("more", "singly"), [({}, 0), ({"kv_keep": "1h", "storage": "nvme-gen4"}, 3)])
+def test_what_takes_no_columns_is_estimated_one_by_one_and_counted(more, singly):
     cases = pd.DataFrame({"model": ["llama-3.1-8b"] * 4, "concurrency": [1, 8, 8, 64], "tp": [1, 1, 1, 3]})
-    found = capacity.estimate_frame(cases, mode="serve")
-    assert found.attrs["priced singly"] == 3  # equal cases are one
+    found = capacity.estimate_frame(cases, mode="serve", **more)
+    assert found.attrs["priced singly"] == singly  # equal cases are one
     assert "does not divide" in found["error"][3]
-    alone = capacity.estimate(model="llama-3.1-8b", mode="serve", concurrency=8, tp=1).sections["serve"]
+    alone = capacity.estimate(model="llama-3.1-8b", mode="serve", concurrency=8, tp=1, **more).sections["serve"]
     assert found["serve.tpot"][1] == found["serve.tpot"][2] == pytest.approx(alone.quantities["tpot"].mid, rel=1e-9)
+
+
+def test_prompts_of_one_token_among_longer_ones_are_each_priced_as_they_are():
+    # What is left of a prompt of this model's own length is one token in one row, and more in the other.
+    cases = pd.DataFrame({"prefix_hit": [0.999, 0.3, 0.3, 0.999]})
+    found = capacity.estimate_frame(cases, mode="serve", model="t5-base")
+    for row, hit in enumerate(cases["prefix_hit"]):
+        alone = capacity.estimate(model="t5-base", mode="serve", prefix_hit=hit).sections["serve"]
+        assert found["serve.ttft"][row] == pytest.approx(alone.quantities["ttft"].mid, rel=1e-9)
 
 
 @pytest.mark.parametrize("goals", [1, 2, 3])
