@@ -180,7 +180,7 @@ class Cases:
 
     def _switches(self) -> Iterator[Column]:
         """Numbers that are structure where they are nought, or one: what a server does not do at all, it has no kernel of."""
-        for key in ("prefix_hit",):
+        for key in ("prefix_hit", "length_spread"):
             if key in self.numbers:
                 yield self.numbers[key] == 0.0
         if "weight_bits" in self.numbers:

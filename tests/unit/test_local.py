@@ -268,17 +268,19 @@ def test_commands_calibrate_and_validate(store, home, capsys):
     assert "gpt step_time_s" in capsys.readouterr().out
 
 
-def test_what_is_missing_is_said(tmp_path, home, capsys):
+def test_what_is_missing_is_said(store, tmp_path, home, capsys):
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")
     with pytest.raises(InputError, match="capacity bench"):
         calibration.calibrate(str(empty))
-    with pytest.raises(InputError, match="capacity calibrate local"):
+    with pytest.raises(InputError, match="no measurement that succeeded"):
         validate("local", str(empty))
+    with pytest.raises(InputError, match="capacity calibrate local"):
+        validate("local", store)
     home.mkdir()
     (home / "this-machine.json").write_text('{"schema": 7}')
     with pytest.raises(FileFormatError, match="again"):
-        validate("local", str(empty))
+        validate("local", store)
     assert main(["calibrate", "lokal"]) == 2
     assert "local" in capsys.readouterr().err
 

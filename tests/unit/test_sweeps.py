@@ -254,7 +254,8 @@ def test_the_command(capsys, tmp_path, monkeypatch):
     fixed = ["--mode", "train", "--model", "llama-3.1-70b", "--devices", "64", "--batch", "512", "--zero", "1"]
     fixed += ["--micro-batch", "1"]
     axes = ["--sweep", "tp=1,2,3,8", "--sweep", "pp=1:4:x2", "--sweep", "recompute=none,full"]
-    out = str(tmp_path / "rows.csv")
+    monkeypatch.chdir(tmp_path)
+    out = "rows.csv"
     assert main(["sweep", *fixed, *axes, "--pareto", "time,memory", "--output", out]) == 0
     screen, said = capsys.readouterr()
     assert all(len(line) <= 80 for line in screen.splitlines())
